@@ -43,7 +43,11 @@ def produce(
     context: typer.Context,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="NDJSON file to send, or - for stdin; else simulated events."),
+        typer.Option(
+            "--from",
+            help="File to send, or - for stdin; else simulated events. One JSON object a line, JSON arrays, "
+            "CSV or Parquet, each also compressed.",
+        ),
     ] = None,
     stream: Annotated[
         str | None,
@@ -112,7 +116,7 @@ def produce(
         int | None, typer.Option(help="Serve /health, /ready and /metrics; 0 takes any free port.")
     ] = None,
 ) -> None:
-    """Sends events of a stream: simulated ones, or a file with one JSON object a line.
+    """Sends events of a stream: simulated ones, or those of a file.
 
     Example: streamflow produce --stream user-events --from logins.ndjson
     """
@@ -130,12 +134,12 @@ def produce(
     chosen = list(streams) if every else [_chosen(streams, stream, is_file=source is not None)]
     if not (every or not_ours):
         _require_ours(chosen)
-    opened = None if source is None else _open(source, stream, resume=resume, complete=complete)
-    if opened is not None and chosen[0].decode is not None:
+    if source is not None and chosen[0].decode is not None:
         raise UsageError(
             f"stream {chosen[0].name} holds records of another format (decode=), and --from sends JSON: "
             "send them with a client of that format"
         )
+    opened = None if source is None else _open(source, chosen[0], resume=resume, complete=complete)
     sources: list[tuple[Stream, Iterable[Simulated]]] = []
     if opened is None:
         sources = _sources(chosen, hasher, seed, invalid_ratio, not_ours=not_ours)
@@ -190,13 +194,13 @@ def _refuse_ignored(context: typer.Context, *, is_file: bool, paced: bool) -> No
         )
 
 
-def _open(name: str, stream: str | None, *, resume: bool, complete: bool) -> "Source":
+def _open(name: str, stream: "Stream", *, resume: bool, complete: bool) -> "Source":
     from streamflow.errors import UsageError
     from streaming_workers.producer.source import open_source
 
     if resume and name == "-":
         raise UsageError("--resume needs a file: name one with --from FILE")
-    opened = open_source(name, complete=complete, stream=stream)
+    opened = open_source(name, stream, complete=complete)
     if resume and not opened.resumable:
         raise UsageError(f"--resume needs a file, and {name} is read only once")
     return opened
@@ -353,9 +357,9 @@ def _send_file(
         nonlocal shown
         shown += 1
         if shown <= _SHOWN:
-            typer.echo(f"line {number}: {rejection.code}: {rejection.message}", err=True)
+            typer.echo(f"{source.unit} {number}: {rejection.code}: {rejection.message}", err=True)
         elif shown == _SHOWN + 1:
-            typer.echo("more invalid lines follow; they are counted below", err=True)
+            typer.echo(f"more invalid {source.unit}s follow; they are counted below", err=True)
 
     run = FileRun(settings, stream, reader, source, on_invalid.value, report)
     with Progress(console=Console(stderr=True), transient=True) as bar:

@@ -29,15 +29,16 @@ def print_json(sent: "Sent", seconds: float) -> None:
 
 
 def print_summary(sent: "Sent", seconds: float, source: "Source | None", *, resume: bool) -> None:
+    unit = "line" if source is None else source.unit
     typer.echo(f"sent {counted(sent.records, 'event')} in {seconds:.1f} s")
     for code, number in sorted(sent.invalid.items()):
         typer.echo(f"  {number:,} of them invalid: {code}")
     if sent.hashed:
         typer.echo(f"  {sent.hashed:,} of them valid since what they held in clear was hashed")
     if sent.skipped:
-        typer.echo(f"skipped {counted(sent.skipped, 'invalid line')}", err=True)
+        typer.echo(f"skipped {counted(sent.skipped, f'invalid {unit}')}", err=True)
     if sent.skipped_before:
-        lines = counted(sent.skipped_before, "invalid line")
+        lines = counted(sent.skipped_before, f"invalid {unit}")
         them = either(sent.skipped_before, "it", "them")
         typer.echo(
             f"earlier runs skipped {lines}: --resume does not go back to {them}, whatever --on-invalid "
@@ -54,19 +55,21 @@ def print_summary(sent: "Sent", seconds: float, source: "Source | None", *, resu
         rest = (
             "--resume goes on from there"
             if source.resumable
-            else f"send the rest from line {sent.line + 1:,} on"
+            else f"send the rest from {unit} {sent.line + 1:,} on"
         )
-        typer.echo(f"stopped after line {sent.line:,}: {rest}", err=True)
+        typer.echo(f"stopped after {unit} {sent.line:,}: {rest}", err=True)
     elif source is not None and not sent.records and not sent.skipped:
-        why = _sent_before(sent) if resume and sent.line else "it is empty"
+        why = _sent_before(sent, unit) if resume and sent.line else "it is empty"
         typer.echo(f"nothing to send: {why}")
 
 
-def _sent_before(sent: "Sent") -> str:
+def _sent_before(sent: "Sent", unit: str) -> str:
     if not sent.skipped_before:
-        return f"{either(sent.line, 'its line was', f'all {sent.line:,} lines were')} sent before"
+        return (
+            f"{either(sent.line, f'its {unit} was', f'all {sent.line:,} {unit}s were')} sent before"
+        )
     before = sent.line - sent.skipped_before
     return (
-        f"of {counted(sent.line, 'line')} read before, {before:,} {either(before, 'was', 'were')} sent "
+        f"of {counted(sent.line, unit)} read before, {before:,} {either(before, 'was', 'were')} sent "
         f"and {sent.skipped_before:,} skipped as invalid"
     )

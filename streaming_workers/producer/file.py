@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import cycle, islice, repeat
-from typing import IO, Literal
+from typing import Literal
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -122,7 +122,7 @@ def _in_turn(
 
 
 class FileRun:
-    """One run over an NDJSON file.
+    """One run over a file.
 
     Args:
         settings: where the broker is.
@@ -177,7 +177,7 @@ class FileRun:
         ):
             self._client = transactions.client
             start = transactions.begin(resume=resume)
-            done, size, digest = start.lines, start.bytes, self._skip(source.file, start)
+            done, size, digest = start.lines, start.bytes, self._skip(source, start)
             sent.skipped_before = start.skipped
             for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
                 with clients.kafka_errors():
@@ -195,15 +195,11 @@ class FileRun:
         sent.finished = not (stop.is_set() or source.waiting)
         return sent
 
-    def _skip(self, file: IO[bytes], start: FileProgress) -> "hashlib._Hash":
-        digest = hashlib.sha256()
-        left = start.bytes
-        while left and (piece := file.read(min(left, 1 << 20))):
-            digest.update(piece)
-            left -= len(piece)
+    def _skip(self, source: Source, start: FileProgress) -> "hashlib._Hash":
+        digest = source.skip(start.bytes)
         if start.bytes and digest.hexdigest() != start.digest:
             raise UsageError(
-                f"{self._path} has changed before line {start.lines + 1} since it was sent: "
+                f"{self._path} has changed before {source.unit} {start.lines + 1} since it was sent: "
                 "send it without --resume to send it all again"
             )
         return digest
@@ -263,7 +259,7 @@ class FileRun:
         self._report(number, rejection)
         if self._on_invalid == "stop":
             return UsageError(
-                f"line {number} is invalid ({rejection.message}): nothing after it sent"
+                f"{self._source.unit} {number} is invalid ({rejection.message}): nothing after it sent"
             )
         self._sent.skipped += 1
         return None

@@ -1,7 +1,8 @@
-"""Where lines come from: a file that may grow, or a stream (pipe, terminal, standard input), read once."""
+"""Where events come from: a file that may grow, or a stream (pipe, terminal, standard input), read once."""
 
+import hashlib
+import io
 import os
-import re
 import select
 import shlex
 import stat
@@ -9,93 +10,98 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from streamflow.errors import UsageError
+from streamflow.stream import Stream
+from streaming_workers.producer import formats
 
 _BLOCK: Final = 1 << 16  # bytes
 _TURN: Final = 0.2  # seconds in which a signal is answered
 _GROUP_SECONDS: Final = 1.0  # a line waits no longer for others
 
-_SIGNATURES: Final = (
-    (b"\x1f\x8b", "compressed with gzip", "zcat"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "zstdcat"),
-    (b"\xfd7zXZ\x00", "compressed with xz", "xzcat"),
-    (b"BZh", "compressed with bzip2", "bzcat"),
-    (b"PK\x03\x04", "a ZIP archive", "unzip -p"),
-    (b"\xff\xfe\x00\x00", "UTF-32", "iconv -f UTF-32 -t UTF-8"),
-    (b"\x00\x00\xfe\xff", "UTF-32", "iconv -f UTF-32 -t UTF-8"),
-    (b"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8"),
-    (b"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8"),
-)  # fmt: skip
-_BOM: Final = "\ufeff".encode()
-_ARRAY: Final = re.compile(rb"\s*\[\s*[{\n]")
-_SPREAD: Final = re.compile(rb"\s*\{[ \t\r]*\n")
-_LONE_RETURNS: Final = re.compile(rb"\}[ \t]*\r[ \t]*\{")
 
-
-def open_source(name: str, *, complete: bool = False, stream: str | None = None) -> "Source":
+def open_source(name: str, stream: Stream, *, complete: bool = False) -> "Source":
     """Opens a file or, named ``-``, standard input. Never waits, not even for a pipe's writer.
 
     Args:
-        complete: whether a last line without a newline is a whole one. That of a pipe always is.
-        stream: as `--stream` names it, for the command that is proposed for a file in another format.
+        stream: whose events it holds.
+        complete: whether a last line without a newline is a whole one. That of a pipe always is, and that
+            of a file in another format.
+
+    Raises:
+        UsageError: it cannot be opened, or has a format that is not read.
     """
     path = Path(name)
     try:
         if name == "-":
-            return Source(
-                Path("/dev/stdin"), os.dup(0), complete=True, resumable=False, stream=stream
-            )
+            return Source(Path("/dev/stdin"), os.dup(0), stream, complete=True, resumable=False)
         if path.is_dir():
-            raise UsageError(f"{name} is a folder: name a file with one JSON object a line")
+            raise UsageError(f"{name} is a folder: name a file with events")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
     regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    whole = complete or not regular
-    return Source(path, descriptor, complete=whole, resumable=regular, stream=stream)
+    return Source(path, descriptor, stream, complete=complete or not regular, resumable=regular)
 
 
 class Source:
-    """An open source of lines.
+    """An open source of lines: those of the file, or those that another format is turned into, always the
+    same ones.
 
     Attributes:
-        file: what it is read from.
         resumable: whether it can be read again, so that a later run can go on where this one stops.
-        size: in bytes; None if that is not known.
+        size: of all lines, in bytes; None if that is not known.
+        unit: what a line is called.
         waiting: whether the last line has no newline, so it may be half a line, and was not handed out.
     """
 
     def __init__(
-        self,
-        path: Path,
-        descriptor: int,
-        *,
-        complete: bool,
-        resumable: bool,
-        stream: str | None = None,
+        self, path: Path, descriptor: int, stream: Stream, *, complete: bool, resumable: bool
     ) -> None:
         self.path = path
         self.resumable = resumable
         self.waiting = False
-        status = os.fstat(descriptor)
-        self._regular = stat.S_ISREG(status.st_mode)
-        self.size = status.st_size if self._regular else None
+        self.unit = "line"
+        self.size: int | None = None
+        self._stream = stream
+        self._regular = resumable
         self._complete = complete
-        self._command = f"streamflow produce{f' --stream {stream}' if stream else ''} --from -"
-        self.file: IO[bytes] = open(descriptor, "rb", buffering=_BLOCK)  # noqa: SIM115 (closed by `close`)
+        self._file: IO[bytes] = open(descriptor, "rb", buffering=_BLOCK)  # noqa: SIM115 (closed by `close`)
+        self._lines: Iterator[bytes] | None = None
+        self._damage: UsageError | None = None
+        if resumable:
+            head = os.pread(descriptor, _BLOCK, 0)
+            try:
+                self._look_at(head)
+            except UsageError:
+                self.close()
+                raise
+            if self.unit == "line":
+                self.size = os.fstat(descriptor).st_size
 
     def close(self) -> None:
-        self.file.close()
+        self._file.close()
+
+    def skip(self, size: int) -> "hashlib._Hash":
+        """Passes over so many bytes of lines, as far as there are any; returns their SHA-256."""
+        digest = hashlib.sha256()
+        if self.unit == "line":
+            while size > 0 and (piece := self._file.read(min(size, 1 << 20))):
+                digest.update(piece)
+                size -= len(piece)
+            return digest
+        lines = self._opened(threading.Event())
+        while size > 0 and (line := next(lines, b"")):
+            digest.update(line)
+            size -= len(line)
+        return digest
 
     def groups(self, stop: threading.Event, most: int) -> Iterator[list[bytes]]:
         """The lines with their ends, in groups of at most `most` and of about a second."""
         lines: list[bytes] = []
         began = time.monotonic()
-        if self._regular and self.file.tell() == 0:
-            self._require_lines(os.pread(self.file.fileno(), _BLOCK, 0))
-        for line in self.file if self._regular else self._stream(stop):
+        for line in self._until_damaged(stop):
             if line[-1:] == b"\n" or (line and self._complete):
                 lines.append(line)
             elif line:
@@ -109,62 +115,110 @@ class Source:
                 break
         if lines:
             yield lines
+        if self._damage is not None:
+            raise self._damage
 
-    def _stream(self, stop: threading.Event) -> Iterator[bytes]:
+    def _until_damaged(self, stop: threading.Event) -> Iterator[bytes]:
+        """The lines up to where the file cannot be read any more: they are handed out all the same."""
+        try:
+            yield from self._opened(stop)
+        except UsageError as error:
+            self._damage = error
+
+    def _opened(self, stop: threading.Event) -> Iterator[bytes]:
+        if self._lines is None:
+            self._lines = self._read() if self._regular else self._read_stream(stop)
+        return self._lines
+
+    def _read(self) -> Iterator[bytes]:
+        return iter(self._file) if self.unit == "line" else self._converted(self._file)
+
+    def _read_stream(self, stop: threading.Event) -> Iterator[bytes]:
         """The lines of a stream until it ends or `stop` is set; nothing while none comes."""
-        descriptor = self.file.fileno()
-        ready = select.poll()
-        ready.register(descriptor, select.POLLIN)
-        first, pieces = True, list[bytes]()
-        while not stop.is_set():
-            if not ready.poll(_TURN * 1000):
-                yield b""
-                continue
-            try:
-                block = os.read(descriptor, _BLOCK)
-            except BlockingIOError:  # another reader was faster
-                continue
-            if first:
-                self._require_lines(block)
-                first = False
-            if not block:
-                yield b"".join(pieces)
-                return
-            whole, newline, rest = block.rpartition(b"\n")
-            if newline:
-                pieces.append(whole)
-                yield from (line + newline for line in b"".join(pieces).split(newline))
-                pieces = []
-            pieces.append(rest)
-
-    def _require_lines(self, head: bytes) -> None:
-        """Raises UsageError if what begins so is anything but text with one JSON document a line."""
-        found = _foreign_format(head)
-        if found is None:
+        polled = _Polled(self._file.fileno(), stop)
+        buffered = io.BufferedReader(polled, _BLOCK)
+        try:
+            head = buffered.peek(_BLOCK)
+            self._look_at(head)
+            if self.unit == "line":
+                yield from polled.lines(buffered.read(len(head)))
+            else:
+                yield from self._converted(buffered)
+        except _StoppedError:
             return
-        what, command = found
-        name = "standard input" if self.path == Path("/dev/stdin") else str(self.path)
-        file = "FILE" if name == "standard input" else shlex.quote(name)
-        raise UsageError(
-            f"{name} is {what}, not one JSON object a line: send it with "
-            f"`{command.replace('FILE', file)} | {self._command}`"
-        )
+
+    def _look_at(self, head: bytes) -> None:
+        """Finds out the format of what begins so. Raises UsageError if it is not read."""
+        found = formats.foreign(head)
+        if found is not None:
+            file = "FILE" if self._name == "standard input" else shlex.quote(str(self.path))
+            raise UsageError(
+                f"{self._name} is {found.what}, which is not read: send it with "
+                f"`{found.command.replace('FILE', file)} | streamflow produce --stream {self._stream.name} "
+                "--from -`"
+            )
+        if not formats.is_lines(head, self._stream):
+            self.unit = "record"
+            self._complete = True
+
+    def _converted(self, file: Any) -> Iterator[bytes]:
+        try:
+            yield from formats.lines(file, self._stream)
+        except UsageError as error:
+            raise UsageError(f"{self._name}: {error}") from error
+
+    @property
+    def _name(self) -> str:
+        return "standard input" if self.path == Path("/dev/stdin") else str(self.path)
 
 
-def _foreign_format(head: bytes) -> tuple[str, str] | None:
-    """What a format is called that is not ours, and the command that converts it; None for lines."""
-    for signature, what, command in _SIGNATURES:
-        if head.startswith(signature):
-            return what, f"{command} FILE"
-    if head.count(0) > len(head) // 4:
-        # ASCII is the low byte of each character.
-        order = "BE" if head.startswith(b"\x00") else "LE"
-        return "UTF-16", f"iconv -f UTF-16{order} -t UTF-8 FILE"
-    text = head.removeprefix(_BOM)
-    if _ARRAY.match(text):
-        return "a JSON array", "jq -c '.[]' FILE"
-    if _SPREAD.match(text):
-        return "JSON over several lines", "jq -c . FILE"
-    if b"\n" not in text and _LONE_RETURNS.search(text):
-        return "text whose lines end with CR alone", r"tr '\r' '\n' < FILE"
-    return None
+class _StoppedError(Exception):
+    """Whoever reads has been told to stop."""
+
+
+class _Polled(io.RawIOBase):
+    """A stream that can be stopped while nothing comes."""
+
+    def __init__(self, descriptor: int, stop: threading.Event) -> None:
+        self._descriptor = descriptor
+        self._stop = stop
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Waits for something. Raises _StoppedError if `stop` is set meanwhile."""
+        while (block := self._block()) is None:
+            pass
+        buffer[: len(block)] = block
+        return len(block)
+
+    def lines(self, first: bytes) -> Iterator[bytes]:
+        """The lines that begin with `first`; nothing while none comes. A line does not wait for others."""
+        pieces = list[bytes]()
+        block: bytes | None = first
+        while block != b"":
+            if block is None:
+                yield b""
+            else:
+                whole, newline, rest = block.rpartition(b"\n")
+                if newline:
+                    pieces.append(whole)
+                    yield from (line + newline for line in b"".join(pieces).split(newline))
+                    pieces = []
+                pieces.append(rest)
+            block = self._block()
+        yield b"".join(pieces)
+
+    def _block(self) -> bytes | None:
+        """What there is, nothing at the end; None if nothing came for a while."""
+        if self._stop.is_set():
+            raise _StoppedError
+        if not self._ready.poll(_TURN * 1000):
+            return None
+        try:
+            return os.read(self._descriptor, _BLOCK)
+        except BlockingIOError:  # another reader was faster
+            return None

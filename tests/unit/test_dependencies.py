@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("stream*/__init__.py"))
 # The bench of the dashboard drives a browser, as the tests do: an extra of its own, `dev`.
 OF_DEVELOPMENT = {"playwright"}
+LATER = {"compression"}  # of the standard library, from Python 3.14 on
 
 
 def name_of(requirement: str) -> str:
@@ -29,11 +30,15 @@ def imported(file: Path) -> Iterator[str]:
 
 def test_every_import_is_declared_and_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = (*project["dependencies"], *project["optional-dependencies"]["registry"])
+    requirements = (
+        *project["dependencies"],
+        *project["optional-dependencies"]["parquet"],
+        *project["optional-dependencies"]["registry"],
+    )
     declared = {name_of(requirement) for requirement in requirements}
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     modules = {name for file in files for name in imported(file)}
-    foreign = modules - sys.stdlib_module_names - {*PACKAGES} - OF_DEVELOPMENT
+    foreign = modules - sys.stdlib_module_names - {*PACKAGES} - OF_DEVELOPMENT - LATER
     distributions = packages_distributions()
     undeclared = [
         module
