@@ -347,10 +347,10 @@ def test_the_commands(
         out = capsys.readouterr()
         return ended.value.code, " ".join((out.out + out.err).split())
 
+    path = f"{tmp_path}/x/events/day={DAY}/events-{DAY}.csv"
     assert run("export", "user-events", "--format", "csv", "--out", "x") == (
         0,
-        f"{DAY}: 1,000 events in {tmp_path}/x/events/day={DAY}/events-{DAY}.csv "
-        + "exported 1,000 events of 1 day",
+        f"{DAY}: 1,000 events in {path} exported 1,000 events of 1 day",
     )
     assert run("export", "user-events", "--from", "2020-01-01", "--to", "2020-01-31") == (
         0,

@@ -29,7 +29,11 @@ def imported(file: Path) -> Iterator[str]:
 
 def test_every_import_is_declared_and_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = (*project["dependencies"], *project["optional-dependencies"]["registry"])
+    requirements = (
+        *project["dependencies"],
+        *project["optional-dependencies"]["parquet"],
+        *project["optional-dependencies"]["registry"],
+    )
     declared = {name_of(requirement) for requirement in requirements}
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     modules = {name for file in files for name in imported(file)}
