@@ -21,6 +21,7 @@ from streamflow_cli import (
     dashboard,
     data,
     dlq,
+    export,
     forget,
     init,
     produce,
@@ -81,6 +82,8 @@ app.command()(init.init)
 app.command()(topics.topics)
 app.command()(acls.acls)
 app.command()(data.audit)
+app.command()(export.export)
+app.command(name="dbt-sources")(export.dbt_sources)
 app.command()(forget.forget)
 app.command()(produce.produce)
 app.command()(bench.bench)

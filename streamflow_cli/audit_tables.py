@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from streamflow.audit.outcomes import NEAR
 from streamflow.audit.report import AuditReport, Verdict
 from streamflow.audit.states import StateAudit
 from streamflow.audit.windows.reconciliation import words_of
+from streamflow.export.proof import ExportProof
 from streamflow.flow import Partition
 from streamflow.units import counted, either
 from streamflow_cli.tables import make_console, plain_table
@@ -131,3 +133,26 @@ def _too_late(console: Console, report: AuditReport) -> None:
                 f"too late: {counted(compared.too_late, 'event')} of {words_of(key)} came after late_after, "
                 f"and {either(compared.too_late, 'is', 'are')} in no aggregate."
             )
+
+
+def export_table(proof: ExportProof) -> None:
+    """Prints how exported files compare with the tables."""
+    console = make_console()
+    table = plain_table("day", "file", "rows", "equal", "loaded later", "verdict")
+    for file in proof.files:
+        numbers = (f"{number:,}" for number in (file.rows, file.equal, file.later))
+        table.add_row(str(file.covered.day), file.path, *numbers, _VERDICTS[file.verdict])
+    console.print(table)
+    for file in proof.files:
+        for problem in file.problems:
+            console.print(f"[red]{escape(file.path)}[/]: {escape(problem)}")
+    later = sum(file.later for file in proof.files)
+    if proof.verdict is Verdict.CLOSED:
+        console.print("[green]closed[/]: files and tables agree, row by row.")
+    elif proof.verdict is Verdict.NOT_YET:
+        console.print(
+            f"[yellow]not yet[/]: {counted(later, 'row')} came after the export; export the "
+            f"{either(later, 'day', 'days')} again."
+        )
+    else:
+        console.print("[red]not closed[/]: files and tables differ.")

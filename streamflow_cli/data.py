@@ -3,19 +3,21 @@
 import getpass
 import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from streamflow.errors import ConfigurationError, StreamFlowError, StreamsRefused
 from streamflow.units import counted
 from streamflow_cli.configured import settings_and_streams
+from streamflow_cli.options import refuse_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from streamflow.registry import Streams
     from streamflow.settings import Settings
+    from streamflow.stream import Stream
 
 db = typer.Typer(help="The database's schema.")
 
@@ -165,6 +167,7 @@ def db_rehash() -> None:
 
 
 def audit(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     wait: Annotated[
         float, typer.Option(help="Seconds to let the workers catch up before judging.")
@@ -188,6 +191,13 @@ def audit(
             "rest was not looked at. Without it everything is compared.",
         ),
     ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Compare what `streamflow export` wrote there with the tables instead, row by row.",
+        ),
+    ] = None,
 ) -> None:
     """Proves that every record was stored, dead-lettered or known as a duplicate, and that every event
     has its notification and is counted in its window. Exits 1 if not, or if it cannot be said yet.
@@ -203,6 +213,12 @@ def audit(
     settings, streams = settings_and_streams()
     if stream is not None:
         stream_named(streams, stream)
+    if export is not None:
+        refuse_options(
+            context, ("wait", "acknowledge", "since_last"), "is for the ledger, not for --export"
+        )
+        chosen = [each for each in streams if stream in (None, each.name)]
+        _audit_export(settings, chosen, export, as_json=as_json)
     if acknowledge:
         found = acknowledge_found(settings, streams, getpass.getuser())
         for gap in found.gaps:
@@ -225,3 +241,19 @@ def audit(
         for reason in not_acknowledged(report):
             typer.echo(f"not acknowledged: {reason}", err=True)
     raise typer.Exit(0 if report.closed and not failed else 1)
+
+
+def _audit_export(
+    settings: "Settings", streams: "Sequence[Stream]", url: str, *, as_json: bool
+) -> NoReturn:
+    """Says whether exported files and tables agree, and exits."""
+    from streamflow.audit.report import Verdict
+    from streamflow.export.proof import prove
+    from streamflow_cli.audit_tables import export_table
+
+    proof = prove(settings, streams, url)
+    if as_json:
+        typer.echo(json.dumps(proof.as_dict()))
+    else:
+        export_table(proof)
+    raise typer.Exit(0 if proof.verdict is Verdict.CLOSED else 1)

@@ -10,10 +10,8 @@ import dagster as dg
 from streamflow.kafka.topics import declared_topics, unmanaged_topics
 from streamflow.names import asset_name
 from streamflow.postgres.tables import (
-    DEAD_LETTERS,
-    NOTIFICATIONS,
     SHARED_COLUMNS,
-    WINDOW_COUNTS,
+    SHARED_DESCRIPTIONS,
     Column,
     Table,
     event_columns,
@@ -30,12 +28,7 @@ TOPICS: Final = "kafka"
 TABLES: Final = "postgres"
 ROLLUPS: Final = "rollups"
 OPERATIONS: Final = "operations"
-
-_SHARED: Final = {
-    WINDOW_COUNTS.name: "Events counted in windows; a window's total is the sum of its rows.",
-    NOTIFICATIONS.name: "One notification for each valid event.",
-    DEAD_LETTERS.name: "Records that broke their contract, with the cause; addresses are hashed.",
-}
+EXPORTS: Final = "exports"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +164,9 @@ def _tables(settings: Settings, streams: Sequence[Stream]) -> tuple[TableEntry, 
             key=table_key(name),
             table=table,
             topics=tuple(topics[name]),
-            description=_SHARED.get(name, f"Every valid event of {topics[name][0]}, exactly once."),
+            description=SHARED_DESCRIPTIONS.get(
+                name, f"Every valid event of {topics[name][0]}, exactly once."
+            ),
             deps=tuple(topic_key(topic.removeprefix(settings.prefix)) for topic in topics[name]),
             columns=column_types(event_columns(owners[name]))
             if name in owners

@@ -4,6 +4,7 @@ import dagster as dg
 
 from streamflow_dagster.catalog import catalog_of
 from streamflow_dagster.defs.content_checks import content_checks
+from streamflow_dagster.defs.exports import export_assets
 from streamflow_dagster.defs.jobs import jobs
 from streamflow_dagster.defs.ledger_checks import ledger_checks
 from streamflow_dagster.defs.pruning import prune_dagster
@@ -41,6 +42,7 @@ def build(platform: Platform) -> dg.Definitions:
             *rollup_assets(catalog, settings),
             *session_assets(catalog),
             retention_asset(catalog),
+            *export_assets(catalog, settings),
         ],
         asset_checks=[
             topic_checks(catalog),

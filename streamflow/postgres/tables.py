@@ -197,6 +197,12 @@ IGNORED_RECORDS: Final = Table(
 )
 
 SHARED: Final = (WINDOW_COUNTS, NOTIFICATIONS, DEAD_LETTERS)
+# What they hold, for those who read them.
+SHARED_DESCRIPTIONS: Final = {
+    WINDOW_COUNTS.name: "Events counted in windows; a window's total is the sum of its rows.",
+    NOTIFICATIONS.name: "One notification for each valid event.",
+    DEAD_LETTERS.name: "Records that broke their contract, with the cause; addresses are hashed.",
+}
 
 
 class ColumnFaults(ConfigurationError):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from streamflow.origins import Hosts
@@ -15,7 +15,7 @@ HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
 _web = group("Dagster")
 _sensors = group("Dagster: sensors and drains")
 _checks = group("Dagster: checks")
-_tables = group("Dagster: rollups and retention")
+_tables = group("Dagster: rollups, retention and exports")
 
 
 class OrchestrationSettings(AlertSettings):
@@ -69,6 +69,14 @@ class OrchestrationSettings(AlertSettings):
         "age in days at which days of windows with aggregates are dropped",
         shown="never",
         ge=1,
+    )
+    export_url: str | None = _tables(
+        None,
+        "folder or URL of an object store that days of events are exported to, as assets",
+        shown="no exports",
+    )
+    export_format: Literal["parquet", "csv", "ndjson"] = _tables(
+        "parquet", "format of these files: `parquet`, `csv` or `ndjson`"
     )
 
     @property

@@ -1,0 +1,60 @@
+"""What an exported file covers, kept with the file. Pure."""
+
+from datetime import date
+from typing import Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from streamflow.errors import UsageError
+
+Format = Literal["parquet", "csv", "ndjson"]
+KEY: Final = "streamflow"  # in the metadata of a Parquet file
+SIDECAR: Final = ".covered.json"  # behind the name of a file that has no metadata
+
+
+class Covered(BaseModel):
+    """Which records a file covers: all events of a day that the loader had stored when it was written.
+
+    Attributes:
+        day: of event time, in UTC.
+        exported_at: when the rows were read, by the database's clock.
+        positions: the next offset that the loader was to read then, by ``topic/partition``.
+        columns: names, and types of PostgreSQL.
+        sha256: of the file, where this is kept beside it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stream: str
+    table: str
+    day: date
+    rows: int
+    exported_at: AwareDatetime
+    positions: dict[str, int]
+    columns: dict[str, str]
+    sha256: str | None = None
+
+    @classmethod
+    def parse(cls, text: bytes | str, path: str) -> "Covered":
+        """Raises UsageError if it is none of ours."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise UsageError(
+                f"{path} does not say what it covers, or another release wrote it: export the day again"
+            ) from error
+
+    def covers(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether the file must have what a record of this position brought. Of a topic that was recreated,
+        whose rows were set aside, nothing comes any more."""
+        position = self.positions.get(f"{topic}/{partition}")
+        return offset < position if position is not None else topic not in self.topics
+
+    @property
+    def topics(self) -> set[str]:
+        return {name.rpartition("/")[0] for name in self.positions}
+
+
+def name_of(table: str, day: date, kind: Format) -> str:
+    """Where a day's file is, below the destination; the names of folders are those of Hive's partitions."""
+    return f"{table}/day={day.isoformat()}/{table}-{day.isoformat()}.{kind}"

@@ -1,0 +1,121 @@
+"""Where exports are kept: a folder, or any store that fsspec knows (https://filesystem-spec.readthedocs.io)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import IO, Any, NamedTuple, Protocol, get_args
+
+import fsspec
+
+from streamflow.errors import UsageError
+from streamflow.export.columns import Columns, Identity, Row
+from streamflow.export.covered import SIDECAR, Covered, Format, name_of
+from streamflow.export.text_files import CsvFile, NdjsonFile
+
+
+class Encoding(Protocol):
+    """How rows are written to a file and read back."""
+
+    def write(self, file: IO[bytes], chunks: Iterator[list[Row]], covered: Covered) -> Covered: ...
+
+    def comparable(self, row: Row) -> Any:
+        """What `read` gives for the same row."""
+
+    def read(self, file: IO[bytes]) -> Iterator[tuple[Identity, Any]]: ...
+
+
+def encoding(kind: Format, columns: Columns) -> Encoding:
+    """Raises UsageError if what it needs is not installed."""
+    if kind == "csv":
+        return CsvFile(columns)
+    if kind == "ndjson":
+        return NdjsonFile(columns)
+    try:
+        from streamflow.export.parquet_files import ParquetFile  # noqa: PLC0415 (an extra's)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "Parquet needs pyarrow: pip install 'streamflow-kafka[parquet]', or choose --format csv"
+        ) from error
+    return ParquetFile(columns)
+
+
+class ExportedFile(NamedTuple):
+    path: str
+    kind: Format
+    covered: Covered
+
+
+class Destination:
+    """A place for exports.
+
+    Args:
+        url: a folder, or the URL of one, like ``s3://bucket/exports``.
+
+    Raises:
+        UsageError: nothing is known of such URLs, or what they need is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"{url} cannot be written to: {error}") from error
+
+    @contextmanager
+    def replacing(self, table: str, day: date, kind: Format) -> Iterator["NewFile"]:
+        """A file that takes the place of the one that is there once all of it is written, and not before.
+        Raises UsageError if the place cannot be written to."""
+        path = f"{self._root}/{name_of(table, day, kind)}"
+        try:
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self._files.transaction:
+                # First: a file without one is no export.
+                if kind != "parquet" and self._files.exists(path + SIDECAR):
+                    self._files.rm(path + SIDECAR)
+                with self._files.open(path, "wb") as file:
+                    new = NewFile(path, file)
+                    yield new
+            if new.beside is not None:
+                self._files.pipe(path + SIDECAR, new.beside)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def exported(self, table: str) -> list[ExportedFile]:
+        """The files of a table, by day.
+
+        Raises:
+            UsageError: a file does not say what it covers.
+        """
+        found = [
+            ExportedFile(path, kind, self._covered(path, kind))
+            for kind in get_args(Format)
+            for path in self._files.glob(f"{self._root}/{table}/day=*/{table}-*.{kind}")
+        ]
+        return sorted(found, key=lambda file: (file.covered.day, file.kind))
+
+    def open(self, path: str) -> Any:
+        return self._files.open(path, "rb")
+
+    def _covered(self, path: str, kind: Format) -> Covered:
+        if kind == "parquet":
+            from streamflow.export.parquet_files import covered_by  # noqa: PLC0415 (an extra's)
+
+            with self._files.open(path, "rb") as file:
+                return covered_by(file, path)
+        try:
+            return Covered.parse(self._files.cat(path + SIDECAR), path)
+        except FileNotFoundError:
+            return Covered.parse(b"", path)
+
+
+class NewFile:
+    """A file that is being written.
+
+    Attributes:
+        beside: what is kept beside it, about it.
+    """
+
+    def __init__(self, path: str, file: IO[bytes]) -> None:
+        self.path = path
+        self.file = file
+        self.beside: bytes | None = None
