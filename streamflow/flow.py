@@ -5,7 +5,7 @@ positions it came from: in one Kafka or in one PostgreSQL transaction.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import groupby
@@ -139,6 +139,7 @@ class Output:
     # Indexes of those among them that are no events but derived records: no producer's fault.
     derived: set[int] = field(default_factory=set)
     batch: Sequence[Record] = ()  # the records that it was made of
+    runs: Sequence[PartitionRun] = ()  # of these
     gaps: Sequence[Gap] = ()  # what the positions pass because it was lost
     logs: Mapping[Partition, Log] = field(default_factory=dict)  # that the positions count in
 
@@ -152,10 +153,10 @@ class Limit(Protocol):
         records: Sequence[Record],
         rejected: Sequence[int],
         refused: Sequence[int] = (),
-        topics: Iterable[str] | None = None,
+        runs: Sequence[PartitionRun] = (),
     ) -> None:
         """Looks at a batch, of which these events were rejected by their contract, and these records
-        cannot be kept for another reason; indexes are ascending. `topics` are those of its records, if the
+        cannot be kept for another reason; indexes are ascending. `runs` are those of its records, if the
         caller knows them. Raises CircuitOpen if they are too many: the batch must not be committed."""
 
     def kept(self) -> None:

@@ -192,7 +192,13 @@ class Analytics:
                 positions.append(position)
         if not positions and not batch.records:
             return None
-        return Output(positions=positions, records=records, rejected=rejected, batch=batch.records)
+        return Output(
+            positions=positions,
+            records=records,
+            rejected=rejected,
+            batch=batch.records,
+            runs=batch.runs,
+        )
 
     def _count(
         self,

@@ -94,8 +94,8 @@ class Loader(PlainJob):
     called for each batch, since the key may not be known yet."""
 
     name = "loader"
-    # It holds the rows of one batch while it makes those of the next.
-    prefetch_kb = 4_096
+    # A transaction costs the database, and both sides' waits, as much for few rows as for many.
+    batch_size = 20_000
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Loader(PlainJob):
         """The rows of a batch, and the dead letters of what cannot be a row. Raises Unavailable if the
         signing key is not known yet, and its database does not answer."""
         self._topic_ids = batch.topic_ids
-        output = Output(positions=batch.positions, batch=batch.records)
+        output = Output(positions=batch.positions, batch=batch.records, runs=batch.runs)
         for topic, runs in groupby(batch.runs, attrgetter("topic")):
             self._handlers[topic]([*runs], output)
         return output

@@ -87,7 +87,11 @@ class Validator(PlainJob):
                 headers += ids.get(topic, no_id)
                 add(OutRecord(notifications, *notification, headers))
         return Output(
-            positions=batch.positions, records=records, rejected=rejected, batch=batch.records
+            positions=batch.positions,
+            records=records,
+            rejected=rejected,
+            batch=batch.records,
+            runs=batch.runs,
         )
 
     def _dead_letter(

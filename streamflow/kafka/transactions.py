@@ -138,7 +138,8 @@ class KafkaSink:
             CircuitOpen: nothing was committed; too many records were refused.
         """
         if self._limit is not None:
-            self._limit.check(output.batch, [index for index, _ in output.rejected])
+            rejected = [index for index, _ in output.rejected]
+            self._limit.check(output.batch, rejected, runs=output.runs)
         for topic, partition, first, end, cause in output.gaps:
             known = self._lost.get((topic, partition), ())
             self._lost[topic, partition] = (*known, LostRange(first, end, cause))

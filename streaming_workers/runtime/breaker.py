@@ -10,8 +10,9 @@ Each worker judges for itself: what loader or analytics passed because their rel
 be missing once the release is mended.
 """
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from operator import methodcaller
 from typing import Final, NamedTuple, Self
@@ -19,6 +20,7 @@ from typing import Final, NamedTuple, Self
 import structlog
 
 from streamflow.errors import CircuitOpen
+from streamflow.flow import PartitionRun, runs_of
 from streamflow.records import Record
 from streamflow.settings import Settings
 from streamflow.units import counted
@@ -26,7 +28,6 @@ from streamflow.units import counted
 log = structlog.get_logger()
 
 _KEY: Final = methodcaller("key")
-_TOPIC: Final = methodcaller("topic")
 _MOST_KEYS: Final = 4_096  # rejected ones that are remembered
 
 
@@ -69,19 +70,20 @@ class Breaker:
         records: Sequence[Record],
         rejected: Sequence[int],
         refused: Sequence[int] = (),
-        topics: Iterable[str] | None = None,
+        runs: Sequence[PartitionRun] = (),
     ) -> None:
         """Checks a batch before it is committed; the same one again if its commit is retried. `rejected`
         and `refused` are indexes, ascending: of records that break their contract, and of others that
-        cannot be kept. `topics` are those of the records; None to ask each.
+        cannot be kept. `runs` are those of the records, if the caller knows them.
 
         Raises:
             CircuitOpen: this batch would be too much; it must not be committed.
         """
         self._next, self._learned = self._tallies.copy(), {}
-        unknown = not self._sound.issuperset(map(_TOPIC, records) if topics is None else topics)
+        runs = runs or runs_of(records)
+        unknown = not self._sound.issuperset(run.topic for run in runs)
         if rejected or refused or self._tallies or unknown:
-            for topic, part in _by_topic(records, rejected, refused).items():
+            for topic, part in _by_topic(records, runs, rejected, refused).items():
                 self._check_refused(topic, part)
                 self._check_rejected(topic, part)
 
@@ -178,18 +180,26 @@ class _Evidence:
 
 
 def _by_topic(
-    records: Sequence[Record], rejected: Sequence[int], refused: Sequence[int]
+    records: Sequence[Record],
+    runs: Sequence[PartitionRun],
+    rejected: Sequence[int],
+    refused: Sequence[int],
 ) -> dict[str, _Part]:
     parts: dict[str, tuple[list[Record], list[int], list[int]]] = {}
-    contract, others = set(rejected), set(refused)
-    for index, record in enumerate(records):
-        held, no_events, not_kept = parts.setdefault(record.topic() or "", ([], [], []))
-        if index in contract:
-            no_events.append(len(held))
-        elif index in others:
-            not_kept.append(len(held) - len(no_events))
-        held.append(record)
+    for topic, _, start, end in runs:
+        held, no_events, not_kept = parts.setdefault(topic, ([], [], []))
+        shift = len(held) - start
+        held += records[start:end]
+        contract = _within(rejected, start, end)
+        no_events += [index + shift for index in contract]
+        for index in sorted({*_within(refused, start, end)}.difference(contract)):
+            place = index + shift
+            not_kept.append(place - bisect_left(no_events, place))
     return {topic: _Part(*part) for topic, part in parts.items()}
+
+
+def _within(indexes: Sequence[int], start: int, end: int) -> Sequence[int]:
+    return indexes[bisect_left(indexes, start) : bisect_left(indexes, end)]
 
 
 def _runs(run: int, records: int, rejected: Sequence[int]) -> tuple[int, int]:

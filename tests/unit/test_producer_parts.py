@@ -213,6 +213,17 @@ def test_the_breaker_counts_each_topic_on_its_own() -> None:
     assert opens(breaker, 1, [0], "bad")
 
 
+def test_what_is_refused_is_counted_among_what_the_contract_accepts() -> None:
+    breaker = Breaker(window=1_000, ratio=0.9, consecutive=50)
+    mixed = [
+        FakeRecord(at, b"", topic="bad" if at % 2 else "good", key=b"%d" % at) for at in range(196)
+    ]
+    breaker.check(mixed, rejected=list(range(1, 196, 4)), refused=list(range(3, 196, 4)))
+    breaker.kept()
+    assert not opens(breaker, 1, [0], "good", refused=True)
+    assert opens(breaker, 1, [0], "bad", refused=True)
+
+
 def test_what_a_later_topic_of_mixed_batches_accepts_is_learned() -> None:
     breaker = Breaker(window=1_000, ratio=0.9, consecutive=50)
     assert not opens(breaker, 200, [], "first")

@@ -320,8 +320,7 @@ class PostgresSink:
                 at for at, record in enumerate(output.batch) if id(record) in records
             )
         rejected = [index for index, _ in output.rejected if index not in output.derived]
-        topics = {topic for topic, _ in output.counts}
-        self._limit.check(output.batch, rejected, sorted(indexes), topics)
+        self._limit.check(output.batch, rejected, sorted(indexes), output.runs)
 
     def _expected(self, output: Output) -> dict[Partition, int]:
         expected = {}
