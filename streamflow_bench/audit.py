@@ -125,9 +125,10 @@ def _filled(sandbox: Sandbox, events: int, hasher: Hasher, say: Say) -> Settings
             stack.enter_context(running(sandbox, settings, "worker", name))
             for name in ("validator", "analytics", "loader")
         ]
-        for topic in (stream.topic, stream.notifications_topic):
+        # A rejected event has no notification.
+        for topic, records in ((stream.topic, events), (stream.notifications_topic, sources.valid)):
             done = stack.enter_context(loader_progress(settings, topic))
-            for _ in looks(workers, done, events):
+            for _ in looks(workers, done, records):
                 pass
         # Waits for what is still to be done, windows of the last events among it.
         say(words(_audit(sandbox, settings, _WAIT)))
