@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
+from streamflow.without_rich import import_structlog
 from streamflow_cli import (
     acls,
     bench,
@@ -99,7 +100,7 @@ def main() -> None:
     gc.set_threshold(_YOUNG)
     # Python collects all that is left several times before it ends: a tenth of a second.
     atexit.register(gc.freeze)
-    _import_structlog()
+    import_structlog()
     try:
         code = app(standalone_mode=False)
     except StreamFlowError as error:
@@ -118,17 +119,6 @@ def main() -> None:
             raise
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _import_structlog() -> None:
-    """Without rich, which it imports wherever that is installed, for tracebacks that we do not use: 20 ms,
-    and some MB of each worker."""
-    if "rich" not in sys.modules:
-        sys.modules["rich"] = None  # type: ignore[assignment]
-        try:
-            import structlog  # noqa: F401
-        finally:
-            del sys.modules["rich"]
 
 
 def _in_one_line(error: TyperException) -> str:
