@@ -42,12 +42,10 @@ JVM_OPTIONS = (
     # 5 MB a minute, fills that first. Collectors other than G1 let it fill all of -Xmx.
     "-XX:-G1UseAdaptiveIHOP",
     "-XX:InitiatingHeapOccupancyPercent=65",
-    "-XX:MinHeapFreeRatio=20",
-    "-XX:MaxHeapFreeRatio=35",
-    # Without load it would not collect for many minutes, and keep what a busy start took.
-    "-XX:G1PeriodicGCInterval=60000",
+    "-XX:MinHeapFreeRatio=30",
+    "-XX:MaxHeapFreeRatio=45",
     # What threads have freed stays in glibc's heaps otherwise, 50 MB after the compiler's first minutes.
-    "-XX:TrimNativeHeapInterval=60000",
+    "-XX:TrimNativeHeapInterval=10000",
     # A broker without memory must end, so that it is started again, rather than limp on.
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
