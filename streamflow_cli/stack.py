@@ -264,7 +264,7 @@ def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
 
 
 def _migrate_apart(settings: "Settings") -> None:
-    """Upgrades the schema in a process of its own: SQLAlchemy would stay in this one's memory, 26 MB. What it
+    """Upgrades the schema in a process of its own: SQLAlchemy would stay in this one's memory, 20 MB. What it
     could not do is left to this process, which then says why."""
     from streamflow.settings.environment import OWN_ADDRESSES
     from streamflow_stack.process import own_command

@@ -44,7 +44,7 @@ JVM_OPTIONS = (
     "-XX:InitiatingHeapOccupancyPercent=65",
     "-XX:MinHeapFreeRatio=30",
     "-XX:MaxHeapFreeRatio=45",
-    # What threads have freed stays in glibc's heaps otherwise, 50 MB after the compiler's first minutes.
+    # What threads have freed stays in glibc's heaps otherwise, 25 MB and more of the compiler's.
     "-XX:TrimNativeHeapInterval=10000",
     # A broker without memory must end, so that it is started again, rather than limp on.
     "-XX:+ExitOnOutOfMemoryError",

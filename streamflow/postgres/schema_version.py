@@ -1,4 +1,4 @@
-"""Which migration a database has, known without SQLAlchemy: its import takes long, and 26 MB."""
+"""Which migration a database has, known without SQLAlchemy: its import takes long, and 20 MB."""
 
 from pathlib import Path
 from typing import Final
