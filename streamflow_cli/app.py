@@ -3,16 +3,18 @@
 The commands' modules import what is heavy inside of functions, so that help is quick.
 """
 
+import atexit
+import gc
 import os
 import sys
 from functools import partial
-from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
+from streamflow.without_rich import import_structlog
 from streamflow_cli import (
     acls,
     bench,
@@ -31,6 +33,9 @@ from streamflow_cli import (
 from streamflow_cli.configured import DEBUG_VARIABLE
 
 INTERRUPTED = 130
+_YOUNG: Final = (
+    50_000  # objects, until the collector looks at them: modules that are imported are no garbage
+)
 
 app = typer.Typer(
     name="streamflow",
@@ -43,6 +48,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"streamflow {version('streamflow')}")
         raise typer.Exit
 
@@ -93,6 +100,10 @@ app.add_typer(dlq.dlq, name="dlq")
 
 def main() -> None:
     """Runs the command line, for the console script."""
+    gc.set_threshold(_YOUNG)
+    # Python collects all that is left several times before it ends: a tenth of a second.
+    atexit.register(gc.freeze)
+    import_structlog()
     try:
         code = app(standalone_mode=False)
     except StreamFlowError as error:

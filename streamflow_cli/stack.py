@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -249,6 +250,8 @@ def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
     from streamflow.errors import StreamsRefused
     from streamflow.postgres import schema
 
+    if not schema.is_newest(settings):
+        _migrate_apart(settings)
     refused: dict[str, str] = {}
     try:
         schema.upgrade(settings, streams)
@@ -258,6 +261,19 @@ def _upgrade(settings: "Settings", streams: "Streams") -> list[str]:
         refused = error.streams
     others = [stream for stream in streams if stream.name not in refused]
     return [*refused.values(), *schema.surplus(settings, others)]
+
+
+def _migrate_apart(settings: "Settings") -> None:
+    """Upgrades the schema in a process of its own: SQLAlchemy would stay in this one's memory, 20 MB. What it
+    could not do is left to this process, which then says why."""
+    from streamflow.settings.environment import OWN_ADDRESSES
+    from streamflow_stack.process import own_command
+
+    # The mark of an earlier `streamflow env` would make it look for a stack that is up.
+    variables = {"DATABASE_URL": settings.database, OWN_ADDRESSES: ""}
+    subprocess.run(  # noqa: S603 (our own command)
+        own_command("db", "upgrade"), env=os.environ | variables, check=False, capture_output=True
+    )
 
 
 def _show_stack(console: "Console", stack: "Stack") -> None:

@@ -13,7 +13,8 @@ from streamflow.settings import BROKERS, Settings
 from streamflow_stack.embedded import check_packages, needed
 from streamflow_stack.orchestration import dagster_url
 from streamflow_stack.part import LOOPBACK, Part, StackReport, Stage
-from streamflow_stack.parts import DAGSTER, database_of, plan, started_last
+from streamflow_stack.part_names import DAGSTER
+from streamflow_stack.parts import database_of, plan, started_last
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals

@@ -39,12 +39,12 @@ from streamflow_stack.part import (
     Stage,
     prepare_nothing,
 )
+from streamflow_stack.part_names import DAGSTER_CODE, DAGSTER_DAEMON, DAGSTER_WEBSERVER
 from streamflow_stack.probes import failure_of, probe_http
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import state_of, write_atomically
 
 DATABASE: Final = "dagster"
-CODE, WEBSERVER, DAEMON = NAMES = ("dagster-code", "dagster-webserver", "dagster-daemon")
 URL_VARIABLE: Final = "STREAMFLOW_DAGSTER_DATABASE_URL"
 PACKAGE: Final = "streamflow_dagster"
 LOCATION: Final = "streamflow"
@@ -143,11 +143,14 @@ def dagster_parts(
 
     def part(name: str, probe: Callable[[], Health], *command: str, **options: Any) -> Part:
         def launch() -> Launch:
-            if name == DAEMON:
+            if name == DAGSTER_DAEMON:
                 heartbeat.launched()
             return Launch(command, logs / f"{name}.log", {**(environment or {}), **written})
 
-        options |= {"stop_seconds": STOP_SECONDS, "after": None if name == CODE else CODE}
+        options |= {
+            "stop_seconds": STOP_SECONDS,
+            "after": None if name == DAGSTER_CODE else DAGSTER_CODE,
+        }
         return Part(name, Stage.WORKERS, launch, probe, **options)
 
     serve = ("api", "grpc", "--host", LOOPBACK, "--port", str(code))
@@ -156,7 +159,7 @@ def dagster_parts(
     folder = ("--working-directory", str(home.directory))
     return (
         part(
-            CODE,
+            DAGSTER_CODE,
             partial(probe_port, LOOPBACK, code),
             *own_command(
                 *(*serve, *module, *folder, "--log-level", "warning"),
@@ -167,7 +170,7 @@ def dagster_parts(
             prepare=prepare,
         ),
         part(
-            WEBSERVER,
+            DAGSTER_WEBSERVER,
             partial(probe_http, f"{url}/server_info"),
             *own_command(
                 *("--host", settings.host, "--port", str(web), "-w", workspace),
@@ -179,7 +182,7 @@ def dagster_parts(
             prepare=prepare_nothing,
         ),
         part(
-            DAEMON,
+            DAGSTER_DAEMON,
             heartbeat,
             *(sys.executable, "-P", str(Path(sysconfig.get_path("scripts")) / "dagster-daemon")),
             *("run", "-w", workspace, "--log-level", "warning"),

@@ -12,19 +12,13 @@ from streamflow_stack.broker import probe_cluster
 from streamflow_stack.cluster import broker_parts
 from streamflow_stack.database import Database, DatabaseProbe
 from streamflow_stack.part import LOOPBACK, Health, Part, Patience, Stage
+from streamflow_stack.part_names import CHOICES, DAGSTER, DAGSTER_PARTS, DASHBOARD, WORKERS
 from streamflow_stack.probes import probe_http, probe_worker
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import StateDirectory
 
-WORKERS = ("validator", "analytics", "loader")
-DAGSTER = "dagster"
-DASHBOARD = "dashboard"
-_ALONE = ("kafka", "postgres", "producer", *WORKERS, "bridge")
-NAMES = (*_ALONE, *orchestration.NAMES, DASHBOARD)
-# What `--without` takes: each part by its name, Dagster's three by one.
-CHOICES = (*_ALONE, DAGSTER, DASHBOARD)
 # Parts that come and go together.
-_GROUPS = {BROKERS[0]: BROKERS, DAGSTER: orchestration.NAMES}
+_GROUPS = {BROKERS[0]: BROKERS, DAGSTER: DAGSTER_PARTS}
 
 
 def started_last(without: Collection[str]) -> list[str]:

@@ -17,6 +17,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ ENTRIES = (
     COORDINATES_FILE,
     "lock",
 )
+
+
+class PartState(StrEnum):
+    STARTING = "starting"
+    UP = "up"
+    NOT_READY = "not ready"
+    HUNG = "hung"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+    OFF = "off"
 
 
 @dataclass(frozen=True)

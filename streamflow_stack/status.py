@@ -4,9 +4,8 @@ import time
 from typing import Any
 
 from streamflow.settings import Settings
-from streamflow_stack.parts import NAMES
-from streamflow_stack.state import read_snapshot, state_of
-from streamflow_stack.supervisor import PartState
+from streamflow_stack.part_names import NAMES
+from streamflow_stack.state import PartState, read_snapshot, state_of
 
 STALE_SECONDS = 30.0
 

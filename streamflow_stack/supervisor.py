@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from streamflow.calls import HUNG_EXIT_CODE
@@ -18,7 +17,7 @@ from streamflow.errors import StackError, StreamFlowError
 from streamflow_stack.part import Health, Part, StackReport, Stage
 from streamflow_stack.process import Child, end_orphans
 from streamflow_stack.signals import StopSignals
-from streamflow_stack.state import StateDirectory, write_atomically
+from streamflow_stack.state import PartState, StateDirectory, write_atomically
 
 TICK_SECONDS = 0.2
 # Between two probes of a part that is up. A worker asks what it depends on no more often; the end of a
@@ -31,16 +30,6 @@ LAST_BACKOFF_SECONDS = 30.0
 SETTLED_SECONDS = 30.0
 
 UNKNOWN = Health(answered=False, ready=False)
-
-
-class PartState(StrEnum):
-    STARTING = "starting"
-    UP = "up"
-    NOT_READY = "not ready"
-    HUNG = "hung"
-    RESTARTING = "restarting"
-    STOPPED = "stopped"
-    OFF = "off"
 
 
 @dataclass

@@ -75,15 +75,15 @@ def draw_weights() -> list[int]:
     return SystemRandom().sample(range(1, _MOST_WEIGHT + 1), SIZE)
 
 
-def record_blocks(batches: Iterable[Sequence[Record]]) -> Iterator[RecordBlock]:
-    """The blocks of a partition's records, which come in the order of their offsets."""
+def record_blocks(
+    batches: Iterable[Sequence[Record]], *, timed: bool = True
+) -> Iterator[RecordBlock]:
+    """The blocks of a partition's records, which come in the order of their offsets; with append times only
+    if `timed`."""
     number, bits, appended = 0, 0, list[int | None]()
     for batch in batches:
-        offsets = [record.offset() or 0 for record in batch]
-        times = [
-            milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None
-            for kind, milliseconds in [record.timestamp() for record in batch]
-        ]
+        offsets = _offsets(batch)
+        times = _times(batch) if timed else [None] * len(batch)
         start = 0
         while start < len(offsets):
             if offsets[start] // SIZE != number:
@@ -125,6 +125,24 @@ def agree(
 def places(bits: int) -> list[int]:
     """Of the bits that are set, the lowest first."""
     return [place for place in _PLACES if bits >> place & 1]
+
+
+def _offsets(batch: Sequence[Record]) -> Sequence[int]:
+    """Of records in the order of their offsets. Between the first and the last one there is no room for more
+    than one each, so where there is no gap none of them is asked."""
+    if not batch:
+        return ()
+    first, last = batch[0].offset() or 0, batch[-1].offset() or 0
+    if last - first + 1 == len(batch):
+        return range(first, last + 1)
+    return [record.offset() or 0 for record in batch]
+
+
+def _times(batch: Sequence[Record]) -> list[int | None]:
+    return [
+        milliseconds if kind == TIMESTAMP_LOG_APPEND_TIME else None
+        for kind, milliseconds in [record.timestamp() for record in batch]
+    ]
 
 
 def _bits(offsets: Sequence[int], start: int, stop: int) -> int:

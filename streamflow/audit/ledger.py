@@ -331,7 +331,9 @@ class _Audit:
         else:
             weights = self._weights
             outcomes = outcome_blocks(self._connection, ledger.key, within, table, weights)
-            merge_blocks(ledger, within, record_blocks(batches), outcomes, rows, weights, lost)
+            # Rows of other tables have no append time.
+            records = record_blocks(batches, timed=table is not None)
+            merge_blocks(ledger, within, records, outcomes, rows, weights, lost)
 
     def _compare_notifications(self, ledger: PartitionAudit, again: Range | None = None) -> None:
         """Compares what came since the proof, or these offsets `again`."""

@@ -93,6 +93,9 @@ def common_config(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": settings.bootstrap,
         "client.id": "streamflow",
         "security.protocol": settings.kafka_security_protocol,
+        # Half of it is also what a client waits between two connections that it opens, its second one, to the
+        # broker by its id, among them: a command that asks once would wait 50 ms for it.
+        "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 2000,
         "logger": log,
     }

@@ -143,6 +143,10 @@ class LagReader:
     def _measure(self, loader_positions: Mapping[Partition, int] | None) -> LagSample:
         if self._client is None:
             self._client = admin(self._settings)
+        # All connect at the same time, while the rest is asked.
+        for name, (worker, _) in self._workers.items():
+            if name not in self._readers and (worker != "loader" or loader_positions is None):
+                self._readers[name] = offsets.GroupOffsets(self._settings, name)
         if time.monotonic() - self._described_at >= self._refresh:
             self._describe(self._client)
             self._described_at = time.monotonic()
@@ -165,8 +169,6 @@ class LagReader:
         return LagSample(bounds, groups, self._brokers, missing)
 
     def _committed(self, group: str, bounds: Bounds) -> Mapping[Partition, int]:
-        if group not in self._readers:
-            self._readers[group] = offsets.GroupOffsets(self._settings, group)
         return {
             partition: offsets.read_position(position)
             for partition, position in self._readers[group].read(bounds).items()

@@ -6,15 +6,13 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from psycopg import sql
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from streamflow.errors import ConfigurationError
-from streamflow.names import VERSION_TABLE
 from streamflow.postgres.connections import Connection, connect
-from streamflow.postgres.partitions import table_exists
+from streamflow.postgres.schema_version import current_version
 from streamflow.settings import Settings
 
 
@@ -35,11 +33,7 @@ def _config() -> Config:
 def pending(connection: Connection) -> list[str]:
     """The migrations that the database lacks, oldest first. Raises ConfigurationError if it is newer than
     this release."""
-    current = None
-    if table_exists(connection, VERSION_TABLE):
-        query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(VERSION_TABLE))
-        row = connection.execute(query).fetchone()
-        current = row[0] if row else None
+    current = current_version(connection)
     script = ScriptDirectory.from_config(_config())
     if current is not None and current not in {known.revision for known in script.walk_revisions()}:
         raise ConfigurationError(

@@ -23,6 +23,7 @@ from streamflow.postgres.contract_changes import judged_from
 from streamflow.postgres.existing_tables import existing_columns
 from streamflow.postgres.json_names import keep_names
 from streamflow.postgres.partitions import DayPartitions, table_exists
+from streamflow.postgres.schema_version import current_version, newest_version
 from streamflow.postgres.table_changes import changes_of, surplus_columns
 from streamflow.postgres.tables import event_table
 from streamflow.postgres.windows.given_up import note_given_up, tables_with_parts
@@ -51,7 +52,7 @@ def upgrade(settings: Settings, streams: Sequence[Stream]) -> list[str]:
         connection.execute("SET lock_timeout = '60s'")
         connection.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
         try:
-            done = _migrations().migrate(settings, connection)
+            done = [] if _is_newest(connection) else _migrations().migrate(settings, connection)
         except psycopg.errors.DuplicateTable as error:
             raise _foreign(error) from error
         refused_streams: dict[str, str] = {}
@@ -126,7 +127,7 @@ def plans(settings: Settings, streams: Sequence[Stream]) -> dict[str, "TablePlan
 def pending(settings: Settings, streams: Sequence[Stream]) -> list[str]:
     """What `upgrade` would do, without doing it. Raises as `upgrade`."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        todo = [f"migration {name}" for name in _migrations().pending(connection)]
+        todo = [f"migration {name}" for name in _pending(connection)]
         for stream in streams:
             todo += [text for text, _ in changes_of(connection, stream)]
     return todo
@@ -169,7 +170,7 @@ def plan_of(settings: Settings, stream: Stream) -> TablePlan:
     """Raises Unavailable if the database does not answer, ConfigurationError if it refuses or belongs to a
     newer release."""
     with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
-        _migrations().pending(connection)
+        _pending(connection)
         return table_plan(connection, stream)
 
 
@@ -182,6 +183,21 @@ def table_plan(connection: Connection, stream: Stream) -> TablePlan:
     surplus = tuple(sorted(surplus_columns(existing, stream)))
     totals = tuple(f"view {table.view}" for table in window_tables(stream))
     return TablePlan(changes, surplus, totals=totals)
+
+
+def is_newest(settings: Settings) -> bool:
+    """Whether no migration is pending. Raises Unavailable if the database does not answer."""
+    with session(settings, "schema", statement_timeout=STATEMENT_TIMEOUT) as connection:
+        return _is_newest(connection)
+
+
+def _is_newest(connection: Connection) -> bool:
+    return current_version(connection) == newest_version()
+
+
+def _pending(connection: Connection) -> list[str]:
+    """The migrations that the database lacks. Raises ConfigurationError if it is newer than this release."""
+    return [] if _is_newest(connection) else _migrations().pending(connection)
 
 
 class _Migrations(Protocol):

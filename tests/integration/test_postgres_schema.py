@@ -51,6 +51,7 @@ def columns(settings: Settings, table: str) -> dict[str, tuple[str, str]]:
 
 
 def test_twice_is_once(empty: Settings) -> None:
+    assert not schema.is_newest(empty)
     assert schema.pending(empty, [USER_EVENTS]) == [
         "migration 0001",
         "migration 0002",
@@ -89,6 +90,7 @@ def test_twice_is_once(empty: Settings) -> None:
         "table events",
     ]
 
+    assert schema.is_newest(empty)
     assert schema.upgrade(empty, [USER_EVENTS]) == []
     assert schema.pending(empty, [USER_EVENTS]) == []
     assert row_counts(empty, [USER_EVENTS]).rows == {

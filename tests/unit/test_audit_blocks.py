@@ -119,6 +119,16 @@ def test_records_keep_offsets_and_times(most: int) -> None:
     assert [block.number for block in blocks] == list(range(8))
 
 
+@pytest.mark.parametrize("most", [1, 7, 64, 100])
+def test_records_without_times_keep_offsets(most: int) -> None:
+    """Also where batches have gaps, as those of transactions have, or nothing came."""
+    offsets = [offset for offset in range(3, 500) if offset not in {64, 130, 200}]
+    batches = [[], *in_batches([(offset, APPENDED) for offset in offsets], most)]
+    blocks = record_blocks(batches, timed=False)
+
+    assert list(offsets_and_times(blocks)) == [(offset, None) for offset in offsets]
+
+
 @pytest.mark.parametrize(
     ("rows", "agrees"),
     [
