@@ -23,7 +23,13 @@ from streamflow.streams.user_events import UserEvent
 from streaming_workers.producer.lines import Accepted, LineReader
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")),
+]
 FOLDERS = {folder.name for folder in ROOT.iterdir() if folder.is_dir()}
 TESTS = {file.name for file in ROOT.glob("tests/**/*.py")}
 
@@ -172,7 +178,7 @@ def test_the_page_names_what_is_taken_and_what_is_imported() -> None:
 
 @pytest.mark.parametrize("table", SHARED, ids=lambda table: table.name)
 def test_the_columns_of_shared_tables_are_listed(table: Table) -> None:
-    page = (ROOT / "docs/architecture.md").read_text().partition("## Shared tables")[2]
+    page = (ROOT / "docs/reference/tables.md").read_text().partition("## Shared tables")[2]
     said, _, rest = page.partition("\n\n`window_counts`:")
     own = f"\n\n`window_counts`:{rest}".split(f"\n\n`{table.name}`: ")[1].split("\n\n")[1]
     listed = [
