@@ -6,6 +6,7 @@ from typing import Final
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT: Final = Path(__file__).parents[1]
 # What stays in the root, where code hosts look for it, by the name of its page.
@@ -24,10 +25,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """A link from `docs/` to a page of the root leads to that page of the site."""
-    for page, source in _OF_ROOT.items():
-        markdown = re.sub(rf"\]\(((?:\.\./)*)\.\./{source}(?=[#)])", rf"](\g<1>{page}", markdown)
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """A link from `docs/` to a page of the root leads to that page of the site. A page without neighbours has
+    no list of them."""
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]
+    for name, source in _OF_ROOT.items():
+        markdown = re.sub(rf"\]\(((?:\.\./)*)\.\./{source}(?=[#)])", rf"](\g<1>{name}", markdown)
     return markdown
 
 
