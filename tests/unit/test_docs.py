@@ -106,6 +106,14 @@ def test_the_streams_on_the_page_can_be_declared() -> None:
         assert trial.problems(stream, trial.samples_of(stream, hasher), hasher) == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_stream_that_a_visitor_sees_first_can_be_declared(page: str) -> None:
+    [block] = re.findall(r"```python\n(.+?)```", (ROOT / page).read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "my_streams"}
+    exec(block, names)  # noqa: S102
+    assert problems(names["ORDERS"], ()) == []
+
+
 def test_the_events_on_the_page_satisfy_its_contract() -> None:
     orders = declared_on_the_page()["ORDERS"]
     reader = LineReader(orders, Hasher(private_fields=orders.decoder.private_fields))
