@@ -4,7 +4,6 @@ from typing import Any, Final
 
 import griffe
 
-
 # What StreamFlow keeps for itself in what users declare.
 _INTERNAL: Final = {"misnamed"}
 
