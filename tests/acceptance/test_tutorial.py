@@ -9,7 +9,7 @@ import pytest
 from folders import free_offset
 from tutorial import Command, Reader, steps
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PAGE = Path(__file__).parents[2] / "docs/tutorial.md"
 INSTALL = "pip install 'streamflow-kafka[all]'"
