@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser prometheus up down status check format docs-settings test chaos windows fuzz soak peers
+.PHONY: help setup setup-dev browser prometheus up down status check format docs docs-serve docs-reference test chaos windows fuzz soak peers
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make setup   only create the environment in .venv'
 	@echo 'make check   formatting, lint, types, import contracts, security'
 	@echo 'make test    all tests'
+	@echo 'make docs    the documentation site, into site/; docs-serve shows it, docs-reference renews what the code states'
 	@echo 'make fuzz    a million fuzzed records, 300,000 through a whole stack, every input with 5,000 examples; SEED=n repeats a run'
 	@echo 'make chaos   faults under load for 15 minutes, judged by an oracle; SEED=n repeats a run'
 	@echo 'make windows  twenty rounds of windows under faults, compared with DuckDB; SEED=n repeats a run'
@@ -44,7 +45,7 @@ setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo 'setup: installing the tools of development'
-	@$(INSTALL) --editable '.[dev]' || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@$(INSTALL) --editable '.[dev,docs]' || { echo $(NO_PACKAGES) >&2; exit 1; }
 	@touch $@
 
 up: setup
@@ -69,8 +70,18 @@ format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs-settings: setup-dev
-	$(BIN)/python -m streamflow.settings.reference
+# The site, into site/: a broken link or a page without an entry in mkdocs.yml ends the build.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
+docs: setup-dev
+	$(MKDOCS) build --strict
+
+docs-serve: setup-dev
+	$(MKDOCS) serve --strict
+
+# Pages that the code states: command line, settings, metrics.
+docs-reference: setup-dev
+	$(BIN)/python -m streamflow_cli.reference
 
 # Tests of the dashboard look at it with a real browser: the distribution's Chromium, or $$CHROMIUM.
 CHROMIUMS := chromium chromium-browser google-chrome google-chrome-stable

@@ -161,7 +161,7 @@ def made() -> str:
         dashboard.Dashboard("StreamFlow")
         .uid("streamflow")
         .description(
-            "Rates, lag, latency and losses of StreamFlow's workers; see docs/monitoring.md."
+            "Rates, lag, latency and losses of StreamFlow's workers; see docs/how-to/monitor.md."
         )
         .tags(["streamflow", "kafka"])
         .refresh("30s")

@@ -1,4 +1,4 @@
-"""The tables of ``docs/settings.md``, made from the fields: ``python -m streamflow.settings.reference``."""
+"""The tables of ``docs/settings.md``, made from the fields: ``python -m streamflow_cli.reference``."""
 
 import re
 from pathlib import Path
@@ -61,11 +61,3 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise TypeError(f"{field.alias} is not declared in a group")
     return extra
-
-
-def main() -> None:
-    PAGE.write_text(render(PAGE.read_text()))
-
-
-if __name__ == "__main__":
-    main()

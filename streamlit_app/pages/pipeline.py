@@ -53,7 +53,8 @@ def render() -> None:
         st.caption("As this server reads it. Of secrets, only that they are set.")
         changed = _configuration(server, changed=True)
         show(
-            changed or empty("All settings have their defaults", "The README says what can be set.")
+            changed
+            or empty("All settings have their defaults", "docs/settings.md lists what can be set.")
         )
         with st.expander("All settings"):
             show(_configuration(server, changed=False) or soft("none"))

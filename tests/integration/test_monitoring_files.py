@@ -189,10 +189,7 @@ def test_a_loss_is_an_alert_at_once(prometheus: str) -> None:
     wait_until(lambda: "StreamFlowRecordsLost" in firing(), 30)
 
 
-def test_the_page_lists_every_metric_and_every_rule() -> None:
-    page = (FILES.parents[1] / "docs" / "monitoring.md").read_text()
-    families = [family for family in REGISTRY.collect() if family.name.startswith("streamflow_")]
-    metrics = {each.name + ("_total" if each.type == "counter" else "") for each in families}
-    assert set(re.findall(r"^\| `(streamflow_\w+)`", page, re.MULTILINE)) == metrics
+def test_the_page_lists_every_rule() -> None:
+    page = (FILES.parents[1] / "docs" / "how-to" / "monitor.md").read_text()
     rules = [(rule["alert"], rule["labels"]["severity"]) for rule in RULES]
-    assert re.findall(r"^\| `(StreamFlow\w+)` \| (\w+)", page, re.MULTILINE) == rules
+    assert re.findall(r"^ *\| `(StreamFlow\w+)` \| (\w+)", page, re.MULTILINE) == rules

@@ -1,4 +1,4 @@
-"""A stream of one's own, as the README shows it: one file, one variable, and nothing else."""
+"""A stream of one's own, as the tutorial shows it: one file, one variable, and nothing else."""
 
 import re
 import sys
@@ -51,19 +51,19 @@ BIG_SPENDERS = DailyRollup(
 SHOP = replace(ORDERS, simulate=simulate, rollups=(BIG_SPENDERS,))
 """
 ALL_COUNTED = "SELECT coalesce(sum(count), 0)::int FROM window_counts"
-README = Path(__file__).parents[2] / "README.md"
+TUTORIAL = Path(__file__).parents[2] / "docs/tutorial.md"
 STREAMS = "streamflow.streams.user_events:USER_EVENTS,my_streams:ORDERS"
 
 
 def own_module(folder: Path, streams: str, more: str = "") -> dict[str, str]:
-    """Writes the README's module, and returns the environment that makes its streams known."""
-    found = re.search(r"```python\n(# my_streams\.py\n.*?)```", README.read_text(), re.DOTALL)
+    """Writes the tutorial's module, and returns the environment that makes its streams known."""
+    found = re.search(r"```python\n(# my_streams\.py\n.*?)```", TUTORIAL.read_text(), re.DOTALL)
     assert found is not None
     (folder / "my_streams.py").write_text(found[1] + more)
     return {"STREAMFLOW_STREAMS": streams, "PYTHONPATH": ":".join([str(folder), *sys.path])}
 
 
-def test_the_readme_s_stream_is_loaded_counted_and_audited(
+def test_the_tutorial_s_stream_is_loaded_counted_and_audited(
     stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = own_module(tmp_path, STREAMS)

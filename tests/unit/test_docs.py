@@ -23,7 +23,13 @@ from streamflow.streams.user_events import UserEvent
 from streaming_workers.producer.lines import Accepted, LineReader
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")),
+]
 FOLDERS = {folder.name for folder in ROOT.iterdir() if folder.is_dir()}
 TESTS = {file.name for file in ROOT.glob("tests/**/*.py")}
 
@@ -100,6 +106,14 @@ def test_the_streams_on_the_page_can_be_declared() -> None:
         assert trial.problems(stream, trial.samples_of(stream, hasher), hasher) == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_stream_that_a_visitor_sees_first_can_be_declared(page: str) -> None:
+    [block] = re.findall(r"```python\n(.+?)```", (ROOT / page).read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "my_streams"}
+    exec(block, names)  # noqa: S102
+    assert problems(names["ORDERS"], ()) == []
+
+
 def test_the_events_on_the_page_satisfy_its_contract() -> None:
     orders = declared_on_the_page()["ORDERS"]
     reader = LineReader(orders, Hasher(private_fields=orders.decoder.private_fields))
@@ -172,7 +186,7 @@ def test_the_page_names_what_is_taken_and_what_is_imported() -> None:
 
 @pytest.mark.parametrize("table", SHARED, ids=lambda table: table.name)
 def test_the_columns_of_shared_tables_are_listed(table: Table) -> None:
-    page = (ROOT / "docs/architecture.md").read_text().partition("## Shared tables")[2]
+    page = (ROOT / "docs/reference/tables.md").read_text().partition("## Shared tables")[2]
     said, _, rest = page.partition("\n\n`window_counts`:")
     own = f"\n\n`window_counts`:{rest}".split(f"\n\n`{table.name}`: ")[1].split("\n\n")[1]
     listed = [

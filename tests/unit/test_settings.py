@@ -407,7 +407,7 @@ def test_the_folder_of_a_user_that_does_not_exist_is_named(
 
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = (Path(__file__).parents[2] / reference.PAGE).read_text()
-    assert reference.render(page) == page, "run `make docs-settings`"
+    assert reference.render(page) == page, "run `make docs-reference`"
 
 
 def test_every_setting_is_described_and_named_once() -> None:
