@@ -170,10 +170,29 @@ class Decoder:
             return Decoded.of([*map(self.decode, values)], event_time)
         must_look: Callable[[bytes], bool] | None = self._needs_look
         if self._is_plain:
-            # In nearly every batch there is not one sign of an address.
-            whole = b"\n".join(filter(None, values))
-            must_look = addresses.may_hold if addresses.may_hold(whole) else None
+            must_look = None if self._are_ordinary(values) else addresses.may_hold
         return fast.read(values, event_time, self.decode, must_look, with_times=with_times)
+
+    def events(self, values: Sequence[bytes | None]) -> list[Event | Rejection]:
+        """As `decode`, of many values at once, where no code of the user's own judges them."""
+        if self._may_hold is not addresses.may_hold or not self._are_ordinary(values):
+            return [*map(self.decode, values)]
+        events: list[Event | Rejection] = []
+        add, validate = events.append, self._validate
+        for value in values:
+            try:
+                add(validate(value))  # type: ignore[arg-type]  # None is refused as well
+            except Exception:  # noqa: BLE001 (whatever it is, `decode` knows)
+                add(self.decode(value))
+        return events
+
+    def _are_ordinary(self, values: Sequence[bytes | None]) -> bool:
+        """Whether no value is large or has a sign of an address. In nearly every batch none has, and looking
+        for it in all of them together takes a seventh of the time."""
+        given = [*filter(None, values)]
+        return max(map(len, given), default=0) <= _LARGE and not addresses.may_hold(
+            b"\n".join(given)
+        )
 
     def encode(self, event: Event) -> bytes:
         """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it
