@@ -152,6 +152,9 @@ class Loader(PlainJob):
                 "triggers on dead_letters that are not StreamFlow's"
             )
         is_event = topic in self._event_topics
+        believed: Headers = []
+        if not is_event and rejection.code is not _FOREIGN.code:
+            believed = self.signer().signed_headers(record) or headers_of(record)
         return dead_letters.build(
             record,
             rejection,
@@ -160,11 +163,8 @@ class Loader(PlainJob):
             topic=self._dead_letter_topics[topic],
             hasher=self._hasher,
             now=datetime.now(UTC),
-            origin=None if is_event else _derived_from(record, rejection),
-            topic_ids=(
-                self._topic_ids.get(topic, ""),
-                "" if is_event else _source_id(record, rejection),
-            ),
+            origin=None if is_event else _derived_from(position_of(record), believed),
+            topic_ids=(self._topic_ids.get(topic, ""), "" if is_event else _source_id(believed)),
         )
 
     def _add(self, stream: Stream) -> None:
@@ -292,21 +292,17 @@ def _derivation(
     return origin, None if source is None else in_its_topic(source, topic_id, topic_ids)
 
 
-def _derived_from(record: Record, rejection: Rejection) -> Origin:
+def _derived_from(position: Origin, believed: Headers) -> Origin:
     """The event that a rejected derived record comes from, as far as that is certain."""
     # Under its topic's old name: the id goes with it.
-    origin, source = _derivation(_believed(record, rejection), {})
-    return source or origin or position_of(record)
+    origin, source = _derivation(believed, {})
+    return source or origin or position
 
 
-def _source_id(record: Record, rejection: Rejection) -> str:
+def _source_id(believed: Headers) -> str:
     """Id of the topic of that event, if the record says it."""
-    topic_id = last_header(_believed(record, rejection), TOPIC_ID_HEADER) or b""
+    topic_id = last_header(believed, TOPIC_ID_HEADER) or b""
     return topic_id.decode("ascii", "replace")
-
-
-def _believed(record: Record, rejection: Rejection) -> Headers:
-    return [] if rejection.code is _FOREIGN.code else headers_of(record)
 
 
 def _claim(
