@@ -79,7 +79,8 @@ class Validator(PlainJob):
                 # The event is stored and counted all the same.
                 add(self._dead_letter(record, notification, batch, NOTIFY_STAGE))
             else:
-                add(OutRecord(to, *notification, headers))
+                key, value = notification
+                add(OutRecord(to, key, value, headers))
 
     def _events(
         self, run: PartitionRun, batch: Batch, output: Output
