@@ -166,14 +166,26 @@ class Decoder:
         """As `decode`, of many values at once, with the event times; of ordinary events only the fields,
         where the contract can be translated (`FastDecoder.read`)."""
         fast = self.fast
-        if fast is None or max(map(len, filter(None, values)), default=0) > _LARGE:
+        if fast is None or _holds_large(values):
             return Decoded.of([*map(self.decode, values)], event_time)
         must_look: Callable[[bytes], bool] | None = self._needs_look
         if self._is_plain:
-            # In nearly every batch there is not one sign of an address.
-            whole = b"\n".join(filter(None, values))
-            must_look = addresses.may_hold if addresses.may_hold(whole) else None
+            must_look = addresses.may_hold if _may_hold_addresses(values) else None
         return fast.read(values, event_time, self.decode, must_look, with_times=with_times)
+
+    def events(self, values: Sequence[bytes | None]) -> list[Event | Rejection]:
+        """As `decode`, of many values at once, where no code of the user's own judges them."""
+        looks_only_for_addresses = self._may_hold is addresses.may_hold
+        if not looks_only_for_addresses or _holds_large(values) or _may_hold_addresses(values):
+            return [*map(self.decode, values)]
+        events: list[Event | Rejection] = []
+        add, validate = events.append, self._validate
+        for value in values:
+            try:
+                add(validate(value))  # type: ignore[arg-type]  # None is refused as well
+            except Exception:  # noqa: BLE001 (whatever it is, `decode` knows)
+                add(self.decode(value))
+        return events
 
     def encode(self, event: Event) -> bytes:
         """The event as JSON, UTF-8: what goes into the topic. A field that is None is left out, unless it
@@ -398,6 +410,16 @@ class Decoder:
         ):
             return ErrorCode.UNSTORABLE_VALUE
         return ErrorCode.SCHEMA_VIOLATION
+
+
+def _holds_large(values: Iterable[bytes | None]) -> bool:
+    return max(map(len, filter(None, values)), default=0) > _LARGE
+
+
+def _may_hold_addresses(values: Iterable[bytes | None]) -> bool:
+    """In nearly every batch there is not one sign of an address: to look for it in all values together takes
+    a seventh of the time."""
+    return addresses.may_hold(b"\n".join(filter(None, values)))
 
 
 def too_large(value: bytes, most: int = MAX_VALUE_BYTES) -> Rejection | None:

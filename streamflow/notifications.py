@@ -1,6 +1,6 @@
 """Notifications: what a stream's `notify` makes of an event, and the record of that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -38,16 +38,28 @@ class Notification(NamedTuple):
     user: str
 
 
+class _Body(msgspec.Struct, gc=False):
+    """The value of a record: msgspec writes it faster than a dictionary."""
+
+    message: str
+    time: str
+    event_id: int
+    user: str
+
+
+# Key and value of a record, or why there is none.
+Made = tuple[bytes, bytes] | Rejection
+NotificationsOf = Callable[[Iterable[Event]], list[Made]]
+
+
 def notifier(
     notify: Callable[[Any], Notification], time_of: Callable[[Event], datetime], decoder: Decoder
-) -> Callable[[Event], tuple[bytes, bytes] | Rejection]:
-    """Makes key and value of the record of an event's notification, or says why there is none. Raises
-    nothing, whatever `notify` does; it is on the path of every event."""
+) -> NotificationsOf:
+    """Makes the records of the notifications of events. Raises nothing, whatever `notify` does."""
     # What orjson returns keeps 1 kB for as long as it lives, and a batch of these lives together.
-    encode, private_text = msgspec.json.Encoder().encode, decoder.private_text
-    declares_private = decoder.declares_private
+    encode = msgspec.json.Encoder().encode
 
-    def record_of(event: Event) -> tuple[bytes, bytes] | Rejection:
+    def made(event: Event) -> Made:
         time = format_time(time_of(event))  # before `notify` may change it
         try:
             notification = notify(event)
@@ -66,20 +78,33 @@ def notifier(
             return processing_failed("notify", error)
         if not fits:
             return Rejection(ErrorCode.PROCESSING_FAILED, "ValueError", _NONE)
+        body = _Body(message, time, event_id, user)
         try:
-            value = (encode if is_plain else orjson.dumps)(
-                {"message": message, "time": time, "event_id": event_id, "user": user}
-            )
+            value = encode(body) if is_plain else orjson.dumps(msgspec.structs.asdict(body))
         except (UnicodeEncodeError, orjson.JSONEncodeError):
             return Rejection(ErrorCode.PROCESSING_FAILED, "UnicodeEncodeError", _SURROGATE)
-        if may_hold(value) or declares_private:
-            what = private_text(f"{message}\n{user}".encode())
-            if what is not None:
-                reason = f"notify returned a text with a clear-text {what}"
-                return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", reason)
         return user.encode(), value
 
-    return record_of
+    def all_made(events: Iterable[Event]) -> list[Made]:
+        found = [*map(made, events)]
+        # Signs of addresses are looked for in all of them together.
+        values = [each[1] for each in found if not isinstance(each, Rejection)]
+        if decoder.declares_private or may_hold(b"\n".join(values)):
+            found = [_without_private(each, decoder) for each in found]
+        return found
+
+    return all_made
+
+
+def _without_private(made: Made, decoder: Decoder) -> Made:
+    if isinstance(made, Rejection):
+        return made
+    body = msgspec.json.decode(made[1], type=_Body)
+    what = decoder.private_text(f"{body.message}\n{body.user}".encode())
+    if what is None:
+        return made
+    reason = f"notify returned a text with a clear-text {what}"
+    return Rejection(ErrorCode.CLEAR_TEXT_PII, "ValueError", reason)
 
 
 def _has_types(message: object, event_id: object, user: object) -> bool:

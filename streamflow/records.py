@@ -5,7 +5,7 @@ Header names are the public interface of dead letters and replays.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
@@ -201,26 +201,36 @@ def claimed_origin(record: Record) -> Origin | None:
     return origin
 
 
-def derived_headers(record: Record) -> Headers:
-    """The identity headers of a record that is derived from this one: this record's own identity, and the
-    one that it claims, if any."""
-    own = f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
-    try:  # on the path of every event: `headers_of` would be one more call
-        headers = record.headers()
+def any_headers(records: Iterable[Record]) -> bool:
+    """Whether any record has headers, even such as the client cannot decode."""
+    try:
+        # A list takes half the time that `methodcaller` would.
+        return any([record.headers() for record in records])  # noqa: C419
     except UnicodeDecodeError:
-        headers = None
-    claimed = claimed_origin(record) if headers else None
-    if claimed is None:
-        return [(ORIGIN_HEADER, own)]
-    return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own)]
+        return True
 
 
-def topic_id_headers(topic_ids: Mapping[str, str]) -> dict[str, Headers]:
-    """The topic id header of records derived from a topic, by topic; none where the broker knows no ids."""
-    return {
-        topic: [(TOPIC_ID_HEADER, topic_id.encode())] if topic_id else []
-        for topic, topic_id in topic_ids.items()
-    }
+def derived_headers(
+    topic: str, partition: int, records: Sequence[Record], topic_id: str
+) -> list[Headers]:
+    """The identity headers of what is derived from each record of a partition: its own identity, the one that
+    it claims, if any, and the id of its topic, if that is known."""
+    more = topic_id_header(topic_id)
+    place = f"{topic}/{partition}/".encode()
+    own = [b"%b%d" % (place, record.offset() or 0) for record in records]
+    if not any_headers(records):
+        return [[(ORIGIN_HEADER, each), *more] for each in own]
+    return [
+        [(ORIGIN_HEADER, each), *more]
+        if (claimed := claimed_origin(record)) is None
+        else [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, each), *more]
+        for record, each in zip(records, own, strict=True)
+    ]
+
+
+def topic_id_header(topic_id: str) -> Headers:
+    """Of records derived from a topic; none where the broker knows no ids."""
+    return [(TOPIC_ID_HEADER, topic_id.encode())] if topic_id else []
 
 
 def set_aside_name(topic: str, *topic_ids: str) -> str:

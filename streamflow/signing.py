@@ -3,6 +3,10 @@ Pure.
 
 Keyed BLAKE2b (RFC 7693, section 2.9) over the topic, key, value and headers of a record, in its last
 header.
+
+Each header costs a tenth of what the validator does for an event. So the id of the topic that a record was
+derived from, alone behind its origin, travels in the same header behind the signature, and is signed as the
+header that it was in earlier releases: `Signer.signed_headers` gives the same for both forms.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +18,7 @@ from typing import Final
 from streamflow.records import (
     OWN_HEADER_PREFIXES,
     SIGNATURE_HEADER,
+    TOPIC_ID_HEADER,
     Headers,
     OutRecord,
     Producible,
@@ -22,7 +27,7 @@ from streamflow.records import (
 )
 
 _SIZE: Final = 16  # bytes of a signature
-_MOST: Final = 2  # headers that most records have: of their origin, and of its topic
+_MOST: Final = 2  # headers that are signed of most records: of their origin, and of its topic
 _SIX: Final = Struct("<7q").pack
 _LOG_APPEND_TIME: Final = 2  # the time stamp is the broker's own, not its producer's
 
@@ -49,8 +54,13 @@ class Signer:
         """The same records with their signatures."""
         signature = self._signature
         for topic, key, value, headers, partition in records:
-            last = (SIGNATURE_HEADER, signature(topic, key, value, headers))
-            yield topic, key, value, [*headers, last], partition
+            last = signature(topic, key, value, headers)
+            name, topic_id = headers[1] if len(headers) == _MOST else ("", None)
+            if topic_id and name == TOPIC_ID_HEADER:
+                sent = [headers[0], (SIGNATURE_HEADER, last + topic_id)]
+            else:
+                sent = [*headers, (SIGNATURE_HEADER, last)]
+            yield topic, key, value, sent, partition
 
     def verify(self, record: Record) -> bool:
         return self.signed_headers(record) is not None
@@ -69,9 +79,11 @@ class Signer:
             index -= 1
         if index < 0:
             return None
-        signature, signed = headers[index][1], headers[:index]
+        given, signed = headers[index][1] or b"", headers[:index]
+        if topic_id := given[_SIZE:]:
+            signed.append((TOPIC_ID_HEADER, topic_id))
         expected = self._signature(record.topic() or "", record.key(), record.value(), signed)
-        return signed if compare_digest(signature or b"", expected) else None
+        return signed if compare_digest(given[:_SIZE], expected) else None
 
     def is_older(self, record: Record) -> bool:
         """Whether the broker appended a record before workers signed."""

@@ -28,7 +28,7 @@ from streamflow.fast_decoder import Decoded
 from streamflow.formats.documents import Decode, Ignored, Tombstone, read_document
 from streamflow.formats.user_functions import guarded, is_format
 from streamflow.groups import ALL, LONGEST, group_text, scalar_text
-from streamflow.notifications import Notification, notifier
+from streamflow.notifications import Notification, NotificationsOf, notifier
 from streamflow.own_code import decoding_fault, fault_finder, has_decoders, has_own_code
 from streamflow.privacy import Hasher
 from streamflow.private_values import PrivateValue
@@ -215,9 +215,8 @@ class Stream:
         return lambda event: key(event).encode()
 
     @cached_property
-    def notification_of(self) -> Callable[[Event], tuple[bytes, bytes] | Rejection] | None:
-        """Key and value of the record of an event's notification, or why there is none. None for a stream
-        without `notify`."""
+    def notifications_of(self) -> NotificationsOf | None:
+        """Makes the notifications of events; None for a stream without `notify`."""
         return self.notify and notifier(self.notify, self.time_of, self.decoder)
 
     @cached_property
@@ -320,9 +319,9 @@ class Stream:
         record, but StreamUnavailable where `decode` asks a schema registry that does not answer."""
         decode, read = self.decoder.decode, self._read
         fault = self.fault_of
+        if self._reads_values:
+            return lambda record: decode(record.value())
         if fault is None:
-            if self.decode is None and self.mode == "append":
-                return lambda record: decode(record.value())
             return read
 
         def read_and_judge(record: Record) -> Event | Rejection | Ignored | Deletion:
@@ -332,6 +331,19 @@ class Stream:
             return fault(event) or event
 
         return read_and_judge
+
+    def read_events(
+        self, records: Sequence[Record]
+    ) -> Sequence[Event | Rejection | Ignored | Deletion]:
+        """As `read`, of many records."""
+        if self._reads_values:
+            return self.decoder.events([record.value() for record in records])
+        return [*map(self.read, records)]
+
+    @cached_property
+    def _reads_values(self) -> bool:
+        """Whether the decoder alone says what a record is, by its value."""
+        return self.decode is None and self.mode == "append" and self.fault_of is None
 
     def read_all(self, records: Sequence[Record], *, with_times: bool = False) -> Decoded:
         """As `read`, of many records, with the event times; of ordinary events only the fields, where that

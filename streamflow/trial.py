@@ -258,9 +258,9 @@ def _through_user_code(stream: Stream, samples: Iterable[SampleEvent]) -> Iterat
                 f"a valid {model}{_at(sample)} cannot be counted ({name_of_fault(error)}): let the "
                 f"windows count by another field than {stream.kind_field}",
             )
-        if stream.notification_of is not None:
+        if stream.notifications_of is not None:
             before = contents(event)
-            notification = stream.notification_of(event)
+            [notification] = stream.notifications_of([event])
             if not is_same(before, contents(event)):
                 yield _changes("notify", model)
             if isinstance(notification, Rejection):

@@ -21,7 +21,7 @@ from streamflow.records import (
     Position,
     Record,
     Rejection,
-    topic_id_headers,
+    topic_id_header,
 )
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -172,7 +172,6 @@ class Analytics:
         rejected: list[tuple[int, ErrorCode]],
         take: Callable[[PartitionWindows], list[WindowResult]],
     ) -> Output | None:
-        ids = topic_id_headers(batch.topic_ids)
         records: list[OutRecord] = []
         positions: list[Position] = []
         for partition, windows in self._windows.items():
@@ -181,7 +180,7 @@ class Analytics:
             windows.close_idle(int(self._clock() * 1000), quiet)
             results = take(windows)
             topic = self._streams[partition[0]].analytics_topic
-            topic_id = ids.get(partition[0], [])
+            topic_id = topic_id_header(batch.topic_ids.get(partition[0], ""))
             records += [_record(topic, partition, result, topic_id) for result in results]
             progress = windows.progress()
             position = Position(*partition, progress.resume, progress.metadata())

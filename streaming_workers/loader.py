@@ -57,6 +57,7 @@ from streamflow.records import (
     OutRecord,
     Record,
     Rejection,
+    any_headers,
     claimed_origin,
     headers_of,
     in_its_topic,
@@ -151,6 +152,9 @@ class Loader(PlainJob):
                 "triggers on dead_letters that are not StreamFlow's"
             )
         is_event = topic in self._event_topics
+        believed: Headers = []
+        if not is_event and rejection.code is not _FOREIGN.code:
+            believed = self.signer().signed_headers(record) or headers_of(record)
         return dead_letters.build(
             record,
             rejection,
@@ -159,11 +163,8 @@ class Loader(PlainJob):
             topic=self._dead_letter_topics[topic],
             hasher=self._hasher,
             now=datetime.now(UTC),
-            origin=None if is_event else _derived_from(record, rejection),
-            topic_ids=(
-                self._topic_ids.get(topic, ""),
-                "" if is_event else _source_id(record, rejection),
-            ),
+            origin=None if is_event else _derived_from(position_of(record), believed),
+            topic_ids=(self._topic_ids.get(topic, ""), "" if is_event else _source_id(believed)),
         )
 
     def _add(self, stream: Stream) -> None:
@@ -291,21 +292,17 @@ def _derivation(
     return origin, None if source is None else in_its_topic(source, topic_id, topic_ids)
 
 
-def _derived_from(record: Record, rejection: Rejection) -> Origin:
+def _derived_from(position: Origin, believed: Headers) -> Origin:
     """The event that a rejected derived record comes from, as far as that is certain."""
     # Under its topic's old name: the id goes with it.
-    origin, source = _derivation(_believed(record, rejection), {})
-    return source or origin or position_of(record)
+    origin, source = _derivation(believed, {})
+    return source or origin or position
 
 
-def _source_id(record: Record, rejection: Rejection) -> str:
+def _source_id(believed: Headers) -> str:
     """Id of the topic of that event, if the record says it."""
-    topic_id = last_header(_believed(record, rejection), TOPIC_ID_HEADER) or b""
+    topic_id = last_header(believed, TOPIC_ID_HEADER) or b""
     return topic_id.decode("ascii", "replace")
-
-
-def _believed(record: Record, rejection: Rejection) -> Headers:
-    return [] if rejection.code is _FOREIGN.code else headers_of(record)
 
 
 def _claim(
@@ -344,7 +341,7 @@ class _Events:
     ) -> None:
         """Adds the rows of some records of a partition; `start` is the index of the first."""
         found, times = self._read_all(records)
-        if others := self._others(found, all_of_them=_any_headers(records)):
+        if others := self._others(found, all_of_them=any_headers(records)):
             kept = self._apart(others, start, records, found, times, rows, output)
             records, found, times = ([*compress(each, kept)] for each in (records, found, times))
         if not found:
@@ -414,14 +411,6 @@ class _Events:
         if isinstance(event, Deletion):
             return self.rows.deletion_line(event, identity, appended)
         return self.rows.line(event, identity, appended)
-
-
-def _any_headers(records: Sequence[Record]) -> bool:
-    try:
-        # A list takes half the time that `methodcaller` would.
-        return any([record.headers() for record in records])  # noqa: C419
-    except UnicodeDecodeError:
-        return True
 
 
 def _leave_out(index: int, record: Record, found: Rejection | Ignored, output: Output) -> None:

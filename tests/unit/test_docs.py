@@ -121,7 +121,8 @@ def test_the_events_on_the_page_satisfy_its_contract() -> None:
     for line in block.splitlines():
         sent = reader.read(line.encode())
         assert isinstance(sent, Accepted), sent
-        assert not isinstance(orders.notification_of(sent.event), Rejection)
+        [notification] = orders.notifications_of([sent.event])
+        assert not isinstance(notification, Rejection)
         assert b"@" not in sent.value
         assert orders.decoder.decode(sent.value) == sent.event
 

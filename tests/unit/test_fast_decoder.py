@@ -99,6 +99,7 @@ def test_a_yes_is_pydantic_s_yes(
     values = [data.draw(mutated(document)) for document in documents]
     for value in values:
         check(decoder, "moment", value)
+    assert decoder.events(values) == [*map(decoder.decode, values)]
     # With all that is looked for in the bytes.
     decoded = decoder.decode_all(values, "moment")
     for value, found, micros in zip(values, decoded.found, decoded.times, strict=True):
@@ -177,6 +178,8 @@ def test_addresses_nul_and_repeated_fields_are_looked_for_all_the_same() -> None
     assert [each for each in decoded.found if isinstance(each, Rejection)] == [
         each for each in map(decoder.decode, values) if isinstance(each, Rejection)
     ]
+    for batch in (values, [values[0], None, b"", b"{", values[4]], [values[4], b"9" * 300_000]):
+        assert decoder.events(batch) == [*map(decoder.decode, batch)]
 
 
 class Level(IntEnum):

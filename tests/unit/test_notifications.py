@@ -30,11 +30,12 @@ class Kind(StrEnum):
 
 
 def made(message: Any, event_id: Any, user: Any) -> tuple[bytes, bytes] | Rejection:
-    return notifier(
+    [found] = notifier(
         lambda _event: Notification(message, event_id, user),
         USER_EVENTS.time_of,
         USER_EVENTS.decoder,
-    )(EVENT)
+    )([EVENT])
+    return found
 
 
 @given(TEXTS, st.integers(0, LARGEST_BIGINT), TEXTS)
@@ -62,3 +63,24 @@ def test_what_is_none_is_said(wrong: tuple[Any, Any, Any]) -> None:
     found = made(*wrong)
     assert isinstance(found, Rejection)
     assert found.code is ErrorCode.PROCESSING_FAILED
+
+
+def test_a_clear_text_address_fails_its_own_notification_only() -> None:
+    texts = [
+        "ann",
+        "20 %",
+        "ann@example.com",
+        "a \u00e9 & b;",
+        "ann%40example.com",
+        '"bob" \\u0040',
+    ]
+    numbers = iter(range(len(texts)))
+    notifications = notifier(
+        lambda _event: Notification("logged in", number := next(numbers), texts[number]),
+        USER_EVENTS.time_of,
+        USER_EVENTS.decoder,
+    )
+    found = notifications([EVENT] * len(texts))
+    rejected = [isinstance(each, Rejection) and each.code for each in found]
+    clear = ErrorCode.CLEAR_TEXT_PII
+    assert rejected == [False, False, clear, False, clear, False]

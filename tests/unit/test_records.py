@@ -14,6 +14,7 @@ from streamflow.records import (
     ATTEMPT_HEADER,
     ORIGIN_HEADER,
     SOURCE_HEADER,
+    TOPIC_ID_HEADER,
     Headers,
     Origin,
     OutRecord,
@@ -65,7 +66,14 @@ def test_what_is_derived_tells_a_claim_from_what_is_known(
 ) -> None:
     headers: Headers = [(ORIGIN_HEADER, claimed), (SOURCE_HEADER, b"user-events/0/9")]
     record = FakeRecord(7, b"{}", headers=headers)
-    assert dict(derived_headers(record)) == told
+    plain = FakeRecord(8, b"{}")
+    for records in ([record, plain], [plain, record]):
+        made = derived_headers("user-events", 0, records, "an-id")
+        by_record = dict(zip((each.offset() for each in records), made, strict=True))
+        assert dict(by_record[7]) == told | {TOPIC_ID_HEADER: b"an-id"}
+        assert by_record[8] == [(ORIGIN_HEADER, b"user-events/0/8"), (TOPIC_ID_HEADER, b"an-id")]
+    [unknown] = derived_headers("user-events", 0, [record], "")
+    assert dict(unknown) == told
 
 
 @given(st.binary(max_size=20))

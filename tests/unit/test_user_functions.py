@@ -597,8 +597,8 @@ def test_key_and_notify_cannot_change_what_is_written() -> None:
     event = stream.decoder.decode(LINE)
     assert isinstance(event, Keyed)
     assert stream.encode(event) == (b"key", LINE)
-    assert stream.notification_of is not None
-    made = stream.notification_of(event)
+    assert stream.notifications_of is not None
+    [made] = stream.notifications_of([event])
     assert not isinstance(made, Rejection)
     assert b"2026-03-01T12:00:00.000Z" in made[1]
     found = problems(stream, samples_of(stream, Hasher()), Hasher())
