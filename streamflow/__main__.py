@@ -1,13 +1,5 @@
-"""``python -m streamflow`` is the command ``streamflow``, found by its entry point: this package imports
-nothing of the packages above it."""
+"""`python -m streamflow`: the command line."""
 
-from importlib.metadata import entry_points
+from streamflow_cli.app import main
 
-
-def main() -> None:
-    [command] = entry_points(group="console_scripts", name="streamflow")
-    command.load()()
-
-
-if __name__ == "__main__":
-    main()
+main()

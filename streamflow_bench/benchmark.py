@@ -14,6 +14,7 @@ import confluent_kafka
 import psutil
 
 from streamflow.contract import format_time
+from streamflow.extras import DISTRIBUTION
 from streamflow.postgres.connections import session
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
@@ -44,6 +45,10 @@ class Plan:
     growth: Collection[
         Dimension
     ] = ()  # to measure what cost becomes as these grow, instead of paths
+
+    @property
+    def needs_bridge(self) -> bool:
+        return not {PathName.SOCKET, PathName.SOCKET_LOSS}.isdisjoint(self.paths)
 
     @property
     def uses_database(self) -> bool:
@@ -179,7 +184,7 @@ def _cpu_model() -> str:
 
 def _versions(settings: Settings, plan: Plan) -> dict[str, str]:
     versions = {
-        "streamflow": version("streamflow"),
+        "streamflow": version(DISTRIBUTION),
         "python": platform.python_version(),
         "confluent-kafka": version("confluent-kafka"),
         "librdkafka": confluent_kafka.libversion()[0],

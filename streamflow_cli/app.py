@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
+from streamflow.extras import DISTRIBUTION
 from streamflow_cli import (
     acls,
     bench,
@@ -42,7 +43,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"streamflow {version('streamflow')}")
+        typer.echo(f"streamflow {version(DISTRIBUTION)}")
         raise typer.Exit
 
 

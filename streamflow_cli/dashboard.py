@@ -22,6 +22,9 @@ def dashboard(
 
     Example: streamflow dashboard --port 8501
     """
+    from streamflow import extras
+
+    extras.require("dashboard", "the dashboard")
     # Streamlit reads an option from the environment where the command line has none. What names the files
     # with the secrets of sign-in stays.
     for name in [name for name in os.environ if name.startswith("STREAMLIT_")]:
@@ -29,7 +32,6 @@ def dashboard(
             del os.environ[name]
     from streamlit.web.cli import main as streamlit
 
-    from streamflow.errors import ConfigurationError
     from streamflow.settings.dashboard import load_dashboard_settings
     from streamflow.web_limits import limit_uvicorn
     from streaming_workers.runtime.process import bound_arenas
@@ -37,8 +39,8 @@ def dashboard(
     bound_arenas()
     settings = load_dashboard_settings()
     spec = find_spec("streamlit_app")
-    if spec is None or spec.origin is None:
-        raise ConfigurationError("the dashboard is not installed: run `make setup`")
+    assert spec is not None  # noqa: S101 (a package of ours)
+    assert spec.origin is not None  # noqa: S101 (as above)
     program = Path(spec.origin).with_name("app.py")
     listen_on = str(port or settings.port("dashboard"))
     address = ("--server.address", settings.host, "--server.port", listen_on)

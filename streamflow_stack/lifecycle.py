@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from streamflow.errors import StackError
 from streamflow.registry import load_streams
 from streamflow.settings import BROKERS, Settings
-from streamflow_stack.embedded import check_packages, needed
+from streamflow_stack.embedded import needed, require_installed
 from streamflow_stack.orchestration import dagster_url
 from streamflow_stack.part import LOOPBACK, Part, StackReport, Stage
 from streamflow_stack.parts import DAGSTER, database_of, plan, started_last
@@ -111,7 +111,7 @@ def _run(
     report: StackReport,
     signals: StopSignals,
 ) -> None:
-    check_packages(needed(settings, request.without))
+    require_installed(needed(settings, request.without))
     check_disk(state.directory)
     environment: dict[str, str] = {}
     parts = plan(settings, state, environment, request.without)
