@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo 'setup: creating $(VENV)'
 	@$(PYTHON) -m venv $(VENV) || { echo $(NO_VENV) >&2; exit 1; }
 	@echo 'setup: installing StreamFlow and what it needs; the first time takes a minute or more'
-	@$(INSTALL) --editable . || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@$(INSTALL) --editable '.[all]' || { echo $(NO_PACKAGES) >&2; exit 1; }
 	@touch $@
 
 setup-dev: $(VENV)/.installed-dev

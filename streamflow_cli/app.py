@@ -24,6 +24,7 @@ from streamflow_cli import (
     dlq,
     forget,
     init,
+    new,
     produce,
     stack,
     topics,
@@ -78,6 +79,7 @@ _stack()(dagster.dagster)
 _stack()(dashboard.dashboard)
 app.command()(check.check)
 app.command()(data.worker)
+app.command()(new.new)
 app.command()(init.init)
 app.command()(topics.topics)
 app.command()(acls.acls)

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from streamflow_pytest.waiting import POLL_SECONDS, wait_until
-from streamflow_stack.preflight import free_ports  # noqa: F401 (tests import it from here)
+from streamflow_stack.preflight import free_ports
 
 T = TypeVar("T")
 

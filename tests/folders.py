@@ -18,8 +18,14 @@ from streamflow.settings import DEFAULT_PORTS
 class Folder:
     """A folder in which a user works, with a stack of its own."""
 
-    def __init__(self, path: Path, port_offset: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        port_offset: int,
+        program: Path = Path(sys.executable).with_name("streamflow"),
+    ) -> None:
         self.path = path
+        self.program = program
         self.port_offset = port_offset
         self.state = path / ".streamflow"
         self.variables: dict[str, str] = {}
@@ -32,7 +38,7 @@ class Folder:
 
     def run(self, *arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [Path(sys.executable).with_name("streamflow"), *arguments],
+            [self.program, *arguments],
             cwd=self.path,
             env=self.environment,
             capture_output=True,

