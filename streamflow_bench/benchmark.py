@@ -47,10 +47,6 @@ class Plan:
     ] = ()  # to measure what cost becomes as these grow, instead of paths
 
     @property
-    def needs_bridge(self) -> bool:
-        return not {PathName.SOCKET, PathName.SOCKET_LOSS}.isdisjoint(self.paths)
-
-    @property
     def uses_database(self) -> bool:
         uses = not {PathName.LOADER, PathName.LATENCY}.isdisjoint(self.paths)
         return uses or bool(self.growth)

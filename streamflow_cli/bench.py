@@ -116,6 +116,8 @@ def bench(
     Example: streamflow bench --idle
     """
     from streamflow import extras
+
+    extras.require("bridge", "the bench")
     from streamflow.errors import UsageError
     from streamflow.settings import load_process_settings
     from streamflow_bench.benchmark import Plan, run_benchmark
@@ -149,8 +151,6 @@ def bench(
         workers=tuple(workers or ()),
         peers=peers,
     )
-    if plan.needs_bridge:
-        extras.require("bridge", "the bench of the bridge (leave it out with --only)")
     findings = run_benchmark(load_process_settings(), plan, lambda text: typer.echo(text, err=True))
     if out is not None:
         out.write_text(json.dumps(findings.report, indent=1) + "\n")

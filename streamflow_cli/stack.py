@@ -93,7 +93,7 @@ def up(
     from streamflow.samples.simulation import sources_of
     from streamflow.settings import load_process_settings
     from streamflow_cli.tables import make_console
-    from streamflow_stack import detached, lifecycle, parts
+    from streamflow_stack import detached, lifecycle
     from streaming_workers.runtime.process import bound_arenas
 
     bound_arenas()
@@ -113,9 +113,6 @@ def up(
         if os.environ.get(detached.VARIABLE):
             console.print(detached.readiness_line(stack.missing), markup=False, soft_wrap=True)
 
-    for part, reason in parts.left_out(names).items():
-        names.append(part)
-        console.print(f"left out: {reason}", markup=False, soft_wrap=True)
     # A producer with nothing to send would be restarted again and again.
     settings = load()
     streams = load_streams(settings)

@@ -4,7 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from streamflow.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("stream*/__init__.py"))
@@ -61,17 +64,20 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 class Installation:
-    """A virtual environment with the wheel and some extras, and nothing else."""
+    """A virtual environment with the wheel and some extras, and nothing else.
 
-    def __init__(self, folder: Path, wheel: Path, extras: str = "", *more: str) -> None:
+    Args:
+        more: packages, or options of uv. Without ``--compile-bytecode`` it is smaller than with pip.
+    """
+
+    def __init__(self, folder: Path, wheel: Path, extras: str, *more: str) -> None:
         self.folder = folder
         self.bin = folder / "bin"
         requirement = f"{wheel}[{extras}]" if extras else str(wheel)
         run(UV, "venv", "--quiet", "--python", sys.executable, folder, cwd=folder.parent)
         run(
             *(UV, "pip", "install", "--quiet", "--python", self.bin / "python"),
-            # As pip does. What it takes counts.
-            *("--compile-bytecode", "--constraint", ROOT / "constraints.txt", requirement, *more),
+            *("--constraint", ROOT / "constraints.txt", requirement, *more),
             cwd=folder.parent,
         )
 
@@ -79,3 +85,22 @@ class Installation:
     def megabytes(self) -> float:
         [libraries] = self.folder.glob("lib/*/site-packages")
         return sum(file.stat().st_size for file in libraries.rglob("*") if file.is_file()) / 1e6
+
+
+def main(folder: Path) -> None:
+    """Leaves the distribution in a folder, and prints what each extra takes when pip installs it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        built = build(Path(temporary))
+        for extra in ("", *EXTRAS, "all"):
+            venv = Path(temporary) / f"venv-{extra}"
+            size = Installation(venv, built[1], extra, "--compile-bytecode").megabytes
+            print(f"{extra or 'the core'}: {size:.0f} MB", flush=True)  # noqa: T201 (for the user)
+            shutil.rmtree(venv)
+        folder.mkdir(exist_ok=True)
+        for file in built:
+            shutil.copy(file, folder)
+            print(folder / file.name)  # noqa: T201 (as above)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -22,10 +22,9 @@ class Folder:
         self,
         path: Path,
         port_offset: int,
-        program: Path = Path(sys.executable).with_name("streamflow"),
     ) -> None:
         self.path = path
-        self.program = program
+        self.program = Path(sys.executable).with_name("streamflow")
         self.port_offset = port_offset
         self.state = path / ".streamflow"
         self.variables: dict[str, str] = {}
