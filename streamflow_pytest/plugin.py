@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from streamflow_pytest.kafka import Kafka
     from streamflow_pytest.services import BrokerService, DatabaseService
-    from streamflow_pytest.stack import Kafka, StackUnderTest
+    from streamflow_pytest.stack import StackUnderTest
 
 
 class StackFactory(Protocol):
@@ -58,12 +59,11 @@ def streamflow_database(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[D
 def kafka(streamflow_broker: "BrokerService", request: pytest.FixtureRequest) -> "Iterator[Kafka]":
     """The session's Kafka, with a prefix for names of this test's own. Topics that begin with it are
     deleted after the test."""
-    from streamflow_pytest.stack import Kafka  # noqa: PLC0415 (see above)
-    from streamflow_pytest.topics import delete_topics  # noqa: PLC0415 (see above)
+    from streamflow_pytest.kafka import Kafka  # noqa: PLC0415 (see above)
 
     own = Kafka(streamflow_broker.bootstrap, f"{_word(request)}-")
     yield own
-    delete_topics(own.bootstrap_servers, own.prefix)
+    own.delete_topics()
 
 
 @pytest.fixture

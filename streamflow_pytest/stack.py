@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from psycopg.rows import dict_row
 from pydantic_core import to_json
@@ -24,6 +24,7 @@ from streamflow.records import OutRecord, Rejection
 from streamflow.registry import hasher_for, load_streams, stream_named
 from streamflow.settings import Settings, load_settings
 from streamflow.stream import Stream
+from streamflow_pytest.kafka import Kafka
 from streamflow_pytest.waiting import wait_until
 from streamflow_stack.process import Child, Launch, own_command
 from streaming_workers.producer.lines import LineReader
@@ -31,13 +32,6 @@ from streaming_workers.producer.lines import LineReader
 WORKERS: Final = ("validator", "analytics", "loader")
 STOP_SECONDS: Final = 11.0
 _LOG_CHARACTERS: Final = 2_000
-
-
-class Kafka(NamedTuple):
-    """A real broker, and a prefix that no other test uses."""
-
-    bootstrap_servers: str
-    prefix: str
 
 
 class StackUnderTest:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import distribution
@@ -32,6 +33,7 @@ from streamflow_stack import jars
 
 pytestmark = pytest.mark.integration
 
+WORKFLOWS = ROOT / ".github" / "workflows"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 VALUES = {"POSTGRES_PASSWORD": "of-the-tests"}
 SERVICES = services(VALUES)
@@ -65,11 +67,35 @@ def test_the_image_gets_every_package() -> None:
     assert packages <= {line.removeprefix("!") for line in given if line.startswith("!")}
 
 
-def test_the_workflow_keeps_to_its_schema() -> None:
-    path = ROOT / ".github" / "workflows" / "ci.yml"
-    _check_schema("github-workflows", path)
-    versions = yaml.safe_load(path.read_text())["jobs"]["test"]["strategy"]["matrix"]["python"]
-    assert versions == ["3.11", "3.12", "3.13"]
+def _workflow(name: str) -> Any:
+    return yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_a_workflow_keeps_to_its_schema(name: str) -> None:
+    _check_schema("github-workflows", WORKFLOWS / f"{name}.yml")
+
+
+def test_the_tests_run_on_every_python_that_the_distribution_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert _workflow("ci")["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+
+
+def test_a_release_holds_no_secret_and_signs_what_it_tried_out() -> None:
+    release = _workflow("release")
+    jobs = release["jobs"]
+    assert release["permissions"] == {"contents": "read"}
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert {jobs[name]["needs"] for name in ("publish", "image")} == {"build"}
+    text = (WORKFLOWS / "release.yml").read_text()
+    assert re.findall(r"secrets\.(\w+)", text) == ["GITHUB_TOKEN"]
+    pins = re.findall(r"uses: [\w./-]+@(\S+)", text)
+    assert len(pins) > 8
+    assert all(re.fullmatch(r"(release/)?v\d+", pin) for pin in pins), pins
+    steps = "\n".join(str(step) for job in jobs.values() for step in job["steps"])
+    wanted = ("make dist", "twine", "cyclonedx-py", "cosign sign", "cosign attest")
+    assert all(word in steps for word in wanted)
 
 
 def test_docker_compose_reads_the_file() -> None:

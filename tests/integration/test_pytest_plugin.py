@@ -1,18 +1,22 @@
 """The fixtures that come with the distribution, as a project's own tests use them."""
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from streamflow import UsageError
+from streamflow_pytest.kafka import Kafka
 from streamflow_pytest.plugin import StackFactory
-from streamflow_pytest.stack import Kafka
 
 pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_database_of_its_own_is_empty(postgres: str) -> None:
@@ -38,7 +42,7 @@ def test_topics_of_an_earlier_test_are_gone(kafka: Kafka, turn: int) -> None:
         assert earlier.bootstrap_servers == kafka.bootstrap_servers
         assert not [name for name in topics if name.startswith(earlier.prefix)]
     assert len(SEEN) == turn - 1
-    client.create_topics([NewTopic(f"{kafka.prefix}mine", 1)])[f"{kafka.prefix}mine"].result(30)
+    kafka.create_topic("mine")
     SEEN.append(kafka)
 
 
@@ -91,3 +95,22 @@ def test_the_plugin_costs_other_projects_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["streamflow_pytest"]
+
+
+def test_a_new_project_passes_its_own_test_and_those_on_the_page(tmp_path: Path) -> None:
+    def run(name: str, *arguments: str, folder: Path) -> str:
+        program = Path(sys.executable).with_name(name)
+        done = subprocess.run(
+            [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("streamflow", "new", "shop", folder=tmp_path)
+    shop = tmp_path / "shop"
+    assert (shop / ".gitignore").read_text() == ".streamflow/\n"
+    assert (shop / "README.md").read_text().startswith("# shop\n")
+    page = (ROOT / "docs" / "testing.md").read_text()
+    [block] = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    (shop / "test_page.py").write_text(block)
+    assert "4 passed" in run("pytest", "-q", "-W", "error", folder=shop)
