@@ -1,8 +1,7 @@
 import os
 import signal
 import sys
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -38,10 +37,7 @@ def dashboard(
 
     bound_arenas()
     settings = load_dashboard_settings()
-    spec = find_spec("streamlit_app")
-    assert spec is not None  # noqa: S101 (a package of ours)
-    assert spec.origin is not None  # noqa: S101 (as above)
-    program = Path(spec.origin).with_name("app.py")
+    program = files("streamlit_app").joinpath("app.py")
     listen_on = str(port or settings.port("dashboard"))
     address = ("--server.address", settings.host, "--server.port", listen_on)
     # Before what a config.toml of the user or of his folder says.

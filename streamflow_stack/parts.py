@@ -26,8 +26,6 @@ NAMES = (*_ALONE, *orchestration.NAMES, DASHBOARD)
 CHOICES = (*_ALONE, DAGSTER, DASHBOARD)
 # Parts that come and go together.
 _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: orchestration.NAMES}
-
-
 # Parts whose extra has the part's name.
 _OF_EXTRAS = (DAGSTER, "bridge", DASHBOARD)
 
