@@ -18,11 +18,7 @@ from streamflow.settings import DEFAULT_PORTS
 class Folder:
     """A folder in which a user works, with a stack of its own."""
 
-    def __init__(
-        self,
-        path: Path,
-        port_offset: int,
-    ) -> None:
+    def __init__(self, path: Path, port_offset: int) -> None:
         self.path = path
         self.program = Path(sys.executable).with_name("streamflow")
         self.port_offset = port_offset
