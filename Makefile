@@ -16,7 +16,7 @@ NO_PYTHON := 'Python 3.11 or newer is needed and none was found: install it, or 
 NO_VENV := 'A virtual environment cannot be created: install the venv module (Debian, Ubuntu: apt-get install python3-venv)'
 NO_PACKAGES := 'The dependencies cannot be installed: check network, proxy and free space, then run make again'
 
-.PHONY: help setup setup-dev browser prometheus up down status check format docs docs-serve docs-reference test chaos windows fuzz soak peers
+.PHONY: help setup setup-dev browser prometheus up down status check format docs docs-serve docs-reference test dist chaos windows fuzz soak peers
 
 help:
 	@echo 'make up      broker, database and workers, here in the foreground (Ctrl-C ends them)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make check   formatting, lint, types, import contracts, security'
 	@echo 'make test    all tests'
 	@echo 'make docs    the documentation site, into site/; docs-serve shows it, docs-reference renews what the code states'
+	@echo 'make dist    the wheel and the sdist, in dist/, tried out with every extra in an empty folder'
 	@echo 'make fuzz    a million fuzzed records, 300,000 through a whole stack, every input with 5,000 examples; SEED=n repeats a run'
 	@echo 'make chaos   faults under load for 15 minutes, judged by an oracle; SEED=n repeats a run'
 	@echo 'make windows  twenty rounds of windows under faults, compared with DuckDB; SEED=n repeats a run'
@@ -38,7 +39,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo 'setup: creating $(VENV)'
 	@$(PYTHON) -m venv $(VENV) || { echo $(NO_VENV) >&2; exit 1; }
 	@echo 'setup: installing StreamFlow and what it needs; the first time takes a minute or more'
-	@$(INSTALL) --editable . || { echo $(NO_PACKAGES) >&2; exit 1; }
+	@$(INSTALL) --editable '.[all]' || { echo $(NO_PACKAGES) >&2; exit 1; }
 	@touch $@
 
 setup-dev: $(VENV)/.installed-dev
@@ -111,6 +112,12 @@ prometheus:
 test: setup-dev browser prometheus
 	@$(BIN)/python -m streamflow_stack.aot_training || echo 'brokers start without their classes linked ahead' >&2
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The folder holds nothing else: it is what a release uploads.
+dist: setup-dev
+	@rm -rf dist
+	$(BIN)/pytest -m 'acceptance or dist' tests/acceptance/test_distribution.py $(ARGS)
+	$(BIN)/python tests/distributions.py dist
 
 # Every way in which a connection breaks, then fifteen minutes of faults under load, by a seed: compared
 # by an oracle that knows nothing of the product.

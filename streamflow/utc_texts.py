@@ -79,7 +79,10 @@ def _of_one_length(texts: Sequence[str], length: int) -> list[int | None]:
     form, joined = _FORMS.get(length), "".join(texts)
     if form is None or len(texts) < _FEW or not joined.isascii():
         return [*map(_one, texts)]
-    import numpy as np  # noqa: PLC0415 (a worker that has little to do needs no 20 MB for it)
+    try:
+        import numpy as np  # noqa: PLC0415 (a worker that has little to do needs no 20 MB for it)
+    except ImportError:  # of the extra `sketches`
+        return [*map(_one, texts)]
 
     table = np.frombuffer(joined.encode(), np.uint8).reshape(-1, length)
     fixed = np.frombuffer(form.encode(), np.uint8)

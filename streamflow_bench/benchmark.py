@@ -14,6 +14,7 @@ import confluent_kafka
 import psutil
 
 from streamflow.contract import format_time
+from streamflow.extras import DISTRIBUTION
 from streamflow.postgres.connections import session
 from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
@@ -179,7 +180,7 @@ def _cpu_model() -> str:
 
 def _versions(settings: Settings, plan: Plan) -> dict[str, str]:
     versions = {
-        "streamflow": version("streamflow"),
+        "streamflow": version(DISTRIBUTION),
         "python": platform.python_version(),
         "confluent-kafka": version("confluent-kafka"),
         "librdkafka": confluent_kafka.libversion()[0],

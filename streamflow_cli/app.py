@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from streamflow.errors import StreamFlowError, UsageError
+from streamflow.extras import DISTRIBUTION
 from streamflow.without_rich import import_structlog
 from streamflow_cli import (
     acls,
@@ -26,6 +27,7 @@ from streamflow_cli import (
     export,
     forget,
     init,
+    new,
     produce,
     stack,
     topics,
@@ -50,7 +52,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"streamflow {version('streamflow')}")
+        typer.echo(f"streamflow {version(DISTRIBUTION)}")
         raise typer.Exit
 
 
@@ -85,6 +87,7 @@ _stack()(dagster.dagster)
 _stack()(dashboard.dashboard)
 app.command()(check.check)
 app.command()(data.worker)
+app.command()(new.new)
 app.command()(init.init)
 app.command()(topics.topics)
 app.command()(acls.acls)

@@ -115,6 +115,9 @@ def bench(
     Example: streamflow bench --audit --events 5000000
     Example: streamflow bench --idle
     """
+    from streamflow import extras
+
+    extras.require("bridge", "the bench")
     from streamflow.errors import UsageError
     from streamflow.settings import load_process_settings
     from streamflow_bench.benchmark import Plan, run_benchmark

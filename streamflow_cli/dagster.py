@@ -5,6 +5,7 @@ def dagster() -> None:
 
     Example: streamflow dagster
     """
+    from streamflow import extras
     from streamflow.settings import load_process_settings
     from streamflow_cli.stack import ConsoleReport
     from streamflow_cli.tables import make_console
@@ -12,6 +13,7 @@ def dagster() -> None:
     from streamflow_stack.orchestration import Home, dagster_parts, database_url
     from streamflow_stack.state import StateDirectory
 
+    extras.require("dagster", "Dagster")
     settings = load_process_settings()
     url = database_url(settings)
     home = Home(settings, lambda: url)

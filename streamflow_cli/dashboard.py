@@ -1,8 +1,7 @@
 import os
 import signal
 import sys
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -22,6 +21,9 @@ def dashboard(
 
     Example: streamflow dashboard --port 8501
     """
+    from streamflow import extras
+
+    extras.require("dashboard", "the dashboard")
     # Streamlit reads an option from the environment where the command line has none. What names the files
     # with the secrets of sign-in stays.
     for name in [name for name in os.environ if name.startswith("STREAMLIT_")]:
@@ -29,17 +31,13 @@ def dashboard(
             del os.environ[name]
     from streamlit.web.cli import main as streamlit
 
-    from streamflow.errors import ConfigurationError
     from streamflow.settings.dashboard import load_dashboard_settings
     from streamflow.web_limits import limit_uvicorn
     from streaming_workers.runtime.process import bound_arenas
 
     bound_arenas()
     settings = load_dashboard_settings()
-    spec = find_spec("streamlit_app")
-    if spec is None or spec.origin is None:
-        raise ConfigurationError("the dashboard is not installed: run `make setup`")
-    program = Path(spec.origin).with_name("app.py")
+    program = files("streamlit_app").joinpath("app.py")
     listen_on = str(port or settings.port("dashboard"))
     address = ("--server.address", settings.host, "--server.port", listen_on)
     # Before what a config.toml of the user or of his folder says.

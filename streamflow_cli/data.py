@@ -56,6 +56,9 @@ def worker(
     from streamflow.settings import load_process_settings
 
     if name is WorkerName.BRIDGE:
+        from streamflow import extras
+
+        extras.require("bridge", "the bridge")
         from streaming_workers.bridge.server import run_bridge
 
         run_bridge(load_process_settings(), health_port=health_port)

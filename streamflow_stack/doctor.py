@@ -18,7 +18,8 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
-from streamflow.errors import StackError, StreamFlowError, Unavailable
+from streamflow import extras
+from streamflow.errors import StreamFlowError, Unavailable
 from streamflow.kafka.clients import admin
 from streamflow.kafka.offsets import bounds, partitions_of
 from streamflow.kafka.ownership import surplus
@@ -38,17 +39,9 @@ from streamflow.registry import hasher_for, load_streams
 from streamflow.settings import Settings
 from streamflow.settings.environment import is_loopback
 from streamflow_stack import jars
-from streamflow_stack.embedded import (
-    JAVA_PACKAGE,
-    POSTGRES_PACKAGE,
-    environment,
-    is_installed,
-    java,
-    needed,
-    postgres,
-)
+from streamflow_stack.embedded import EXTRA, environment, java, needed, postgres
 from streamflow_stack.part import PROBE_SECONDS
-from streamflow_stack.parts import plan
+from streamflow_stack.parts import left_out, plan
 from streamflow_stack.preflight import MINIMUM_FREE_BYTES, described, is_free, owner
 from streamflow_stack.state import StateDirectory, state_of
 from streamflow_stack.status import read_status
@@ -83,10 +76,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     state = state_of(settings)
     status = read_status(settings)
     yield Finding("python", Mark.WELL, f"{platform.python_version()} at {sys.executable}")
-    yield _embedded(settings, JAVA_PACKAGE, "java", java, "-version")
+    yield _embedded(settings, "KAFKA_BOOTSTRAP_SERVERS", "java", java, "-version")
     server = partial(postgres, "postgres")
-    yield _embedded(settings, POSTGRES_PACKAGE, "postgres", server, "--version")
-    if is_installed(JAVA_PACKAGE):
+    yield _embedded(settings, "DATABASE_URL", "postgres", server, "--version")
+    if extras.is_installed(EXTRA):
         yield _jars()
     yield from _state_directory(state)
     yield _stack(status)
@@ -100,9 +93,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _or_unknown("broker's clock", _broker_clock, settings)
         yield from _or_unknown("topics", _without_topics, settings)
         yield from _or_unknown("topics", _surplus_partitions, settings)
-    versions = ", ".join(map(_with_version, ("streamflow", *LIBRARIES)))
+    yield _extras()
+    versions = ", ".join(map(_with_version, (extras.DISTRIBUTION, *LIBRARIES)))
     rdkafka = confluent_kafka.libversion()[0]
     yield Finding("versions", Mark.WELL, f"{versions}, librdkafka {rdkafka}")
+
+
+def _extras() -> Finding:
+    absent = [extra for extra in extras.EXTRAS if not extras.is_installed(extra)]
+    present = [extra for extra in extras.EXTRAS if extra not in absent]
+    text = f"installed: {', '.join(present) or 'none'}"
+    if absent:
+        text += f"; not installed: {', '.join(absent)} ({extras.command(','.join(absent))})"
+    return Finding("extras", Mark.WELL, text)
 
 
 def _with_version(library: str) -> str:
@@ -113,11 +116,11 @@ def _with_version(library: str) -> str:
 
 
 def _embedded(
-    settings: Settings, package: str, subject: str, find: Callable[[], Path], *arguments: str
+    settings: Settings, variable: str, subject: str, find: Callable[[], Path], *arguments: str
 ) -> Finding:
-    """Something that only the embedded broker or database needs."""
-    if package not in needed(settings) and not is_installed(package):
-        return Finding(subject, Mark.NOTE, f"{package} is not installed, and not needed here")
+    """Something that only the embedded broker or database needs, for which the variable may be set."""
+    if variable not in needed(settings) and not extras.is_installed(EXTRA):
+        return Finding(subject, Mark.NOTE, f"is not installed, and not needed: {variable} is set")
     try:
         path = find()
         done = subprocess.run(  # noqa: S603 (our own command)
@@ -128,10 +131,10 @@ def _embedded(
             timeout=20,
             env=environment(),
         )
-    except StackError as error:
+    except extras.ExtraMissing as error:
         return Finding(subject, Mark.BAD, str(error))
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding(subject, Mark.BAD, f"{path} does not run ({error}): run `make setup`")
+        return Finding(subject, Mark.BAD, f"{path} does not run ({error}): install it again")
     return Finding(subject, Mark.WELL, (done.stdout + done.stderr).splitlines()[0])
 
 
@@ -174,7 +177,7 @@ def _stack(status: dict[str, Any]) -> Finding:
 
 def _ports(settings: Settings, state: StateDirectory, status: dict[str, Any]) -> Iterator[Finding]:
     ours = {part["pid"] for part in status["parts"] if part["pid"]}
-    for part in plan(settings, state, {}):
+    for part in plan(settings, state, {}, left_out()):
         for port in part.ports:
             subject = f"port {port}"
             if is_free(settings.host, port):

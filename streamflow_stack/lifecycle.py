@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 from pydantic import SecretStr
@@ -10,11 +10,11 @@ from pydantic import SecretStr
 from streamflow.errors import StackError
 from streamflow.registry import load_streams
 from streamflow.settings import BROKERS, Settings
-from streamflow_stack.embedded import check_packages, needed
+from streamflow_stack.embedded import needed, require_installed
 from streamflow_stack.orchestration import dagster_url
 from streamflow_stack.part import LOOPBACK, Part, StackReport, Stage
 from streamflow_stack.part_names import DAGSTER
-from streamflow_stack.parts import database_of, plan, started_last
+from streamflow_stack.parts import database_of, left_out, plan, started_last
 from streamflow_stack.preflight import check_disk, check_ports, explain_os_error
 from streamflow_stack.process import end_leftovers
 from streamflow_stack.signals import StopSignals
@@ -57,7 +57,8 @@ def up(load: Callable[[], Settings], request: UpRequest, report: StackReport) ->
     with _held(state, report) as signals:
         # A crashed run's coordinates would pass for a broker and database of yours.
         state.coordinates.unlink(missing_ok=True)
-        _run(load(), state, request, report, signals)
+        settings = load()
+        _run(settings, state, _possible(settings, request, report), report, signals)
 
 
 def run_parts(
@@ -105,6 +106,16 @@ def _check_ports(settings: Settings, parts: Sequence[Part]) -> None:
         check_ports(host, ((p.name, n) for p in parts if p.stage is stage for n in p.ports))
 
 
+def _possible(settings: Settings, request: UpRequest, report: StackReport) -> UpRequest:
+    """The request without the parts whose extra is not installed. Raises ExtraMissing if that is broker or
+    database."""
+    require_installed(needed(settings, request.without))
+    lacking = left_out(request.without)
+    for reason in lacking.values():
+        report.say(f"left out: {reason}")
+    return replace(request, without={*request.without, *lacking})
+
+
 def _run(
     settings: Settings,
     state: StateDirectory,
@@ -112,7 +123,6 @@ def _run(
     report: StackReport,
     signals: StopSignals,
 ) -> None:
-    check_packages(needed(settings, request.without))
     check_disk(state.directory)
     environment: dict[str, str] = {}
     parts = plan(settings, state, environment, request.without)

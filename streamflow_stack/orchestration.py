@@ -16,16 +16,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
-import yaml
 from psycopg import sql
 
-from streamflow.errors import StackError, Unavailable
+from streamflow import extras
+from streamflow.errors import Unavailable
 from streamflow.http import request
 from streamflow.postgres.connections import open_connection
 from streamflow.settings import Settings
@@ -39,7 +39,7 @@ from streamflow_stack.part import (
     Stage,
     prepare_nothing,
 )
-from streamflow_stack.part_names import DAGSTER_CODE, DAGSTER_DAEMON, DAGSTER_WEBSERVER
+from streamflow_stack.part_names import DAGSTER, DAGSTER_CODE, DAGSTER_DAEMON, DAGSTER_WEBSERVER
 from streamflow_stack.probes import failure_of, probe_http
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import state_of, write_atomically
@@ -76,15 +76,15 @@ class Home:
         """Writes the configuration; returns the environment of the processes.
 
         Raises:
-            StackError: the package is not installed.
+            ExtraMissing: Dagster is not installed.
             Unavailable: PostgreSQL does not answer, or refuses.
         """
-        spec = find_spec(PACKAGE)
-        if spec is None or spec.origin is None:
-            raise StackError(f"{PACKAGE} is not installed: run `make setup`")
+        extras.require(DAGSTER, "Dagster")
+        import yaml  # noqa: PLC0415 (of that extra)
+
         url, directory = self.database(), self.directory
         directory.mkdir(parents=True, exist_ok=True)
-        config = yaml.safe_load(Path(spec.origin).with_name("dagster.yaml").read_text())
+        config = yaml.safe_load(files(PACKAGE).joinpath("dagster.yaml").read_text())
         config["defs_state_storage"]["config"]["base_path"] = str(directory / "defs_state")
         config["storage"] = (
             {

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
+from streamflow import extras
 from streamflow.errors import UsageError
 from streamflow.kafka.clients import admin
 from streamflow.settings import BROKERS, Settings
@@ -19,6 +20,18 @@ from streamflow_stack.state import StateDirectory
 
 # Parts that come and go together.
 _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: DAGSTER_PARTS}
+# Parts whose extra has the part's name.
+_OF_EXTRAS = (DAGSTER, "bridge", DASHBOARD)
+
+
+def left_out(without: Collection[str] = ()) -> dict[str, str]:
+    """The parts that cannot run because their extra is not installed, and why. Those of `without` are not
+    wanted anyway."""
+    return {
+        part: extras.missing(part, part)
+        for part in _OF_EXTRAS
+        if part not in without and not extras.is_installed(part)
+    }
 
 
 def started_last(without: Collection[str]) -> list[str]:

@@ -66,10 +66,19 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports on which nobody listens now."""
+    with contextlib.ExitStack() as open_sockets:
+        sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((host, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
 def free_port(host: str) -> int:
     """A port on which nobody listens now."""
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
+    [port] = free_ports(1, host)
+    return port
 
 
 def owner(port: int) -> tuple[str, int] | None:

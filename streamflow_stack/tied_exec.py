@@ -17,6 +17,8 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -32,7 +34,13 @@ def main(arguments: list[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True) if linux else None
     if options.get("uid") is not None:
         capability = options.get("capability") if libc else None
-        if libc and capability is not None:
+        # Without the first, access(2), with which PostgreSQL looks for its own programs, would not count the
+        # capability. A container may not allow that: the second is enough where only the data is closed.
+        if (
+            libc
+            and capability is not None
+            and libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0
+        ):
             _call(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "keep capabilities")
         os.setgroups([])
         os.setgid(options["gid"])

@@ -64,17 +64,9 @@ def _clean_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stack")
-
-
-@pytest.fixture(scope="session")
-def broker(session_directory: Path, _clean_environment: None) -> Iterator[BrokerService]:
+def broker(_clean_environment: None, streamflow_broker: BrokerService) -> BrokerService:
     """The session's broker. A test that kills it starts it again."""
-    service = BrokerService(session_directory / "broker")
-    service.start()
-    yield service
-    service.stop()
+    return streamflow_broker
 
 
 @pytest.fixture
@@ -87,12 +79,11 @@ def own_broker(tmp_path: Path, _clean_environment: None) -> Iterator[BrokerServi
 
 
 @pytest.fixture(scope="session")
-def database_server(session_directory: Path, _clean_environment: None) -> Iterator[DatabaseService]:
+def database_server(
+    _clean_environment: None, streamflow_database: DatabaseService
+) -> DatabaseService:
     """The session's database server. A test that kills it starts it again."""
-    service = DatabaseService(session_directory / "database")
-    service.start()
-    yield service
-    service.stop()
+    return streamflow_database
 
 
 @pytest.fixture

@@ -16,27 +16,17 @@ import psutil
 import pytest
 import requests
 
+from streamflow_pytest.waiting import POLL_SECONDS, wait_until
+from streamflow_stack.preflight import free_ports
+
 T = TypeVar("T")
 
-POLL_SECONDS = 0.05
 DELAY_SECONDS = 0.2
 
 # API keys of Kafka's protocol (https://kafka.apache.org/protocol.html#protocol_api_keys).
 ADD_OFFSETS_TO_TXN = 25
 END_TXN = 26
 TXN_OFFSET_COMMIT = 28
-
-
-def wait_until(condition: Callable[[], T], timeout: float = 60.0, what: str = "") -> T:
-    """Asks until the answer is true and returns it; fails with `what` after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:g} s: {what or condition}")
-        time.sleep(POLL_SECONDS)
 
 
 def kill(pid: int) -> None:
@@ -109,15 +99,6 @@ def at_once(times: int, call: Callable[[int], T]) -> list[T]:
 
     with ThreadPoolExecutor(times) as threads:
         return list(threads.map(run, range(times)))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    with contextlib.ExitStack() as open_sockets:
-        sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 class Requests:

@@ -20,6 +20,7 @@ class Folder:
 
     def __init__(self, path: Path, port_offset: int) -> None:
         self.path = path
+        self.program = Path(sys.executable).with_name("streamflow")
         self.port_offset = port_offset
         self.state = path / ".streamflow"
         self.variables: dict[str, str] = {}
@@ -32,7 +33,7 @@ class Folder:
 
     def run(self, *arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [Path(sys.executable).with_name("streamflow"), *arguments],
+            [self.program, *arguments],
             cwd=self.path,
             env=self.environment,
             capture_output=True,

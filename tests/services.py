@@ -1,16 +1,12 @@
-"""The embedded broker and database as things that a test can start, kill and ask."""
+"""The broker of the tests with more listeners: behind a proxy, and with users."""
 
 import argparse
-import contextlib
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg
 import trustme
 from confluent_kafka.admin import (
     AclBinding,
@@ -29,115 +25,24 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from psycopg import sql
 
-from faults import Proxy, free_ports, wait_until
+from faults import Proxy
 from streamflow.kafka.acls import Right
-from streamflow_stack.account import Account
-from streamflow_stack.broker import Broker, Node
-from streamflow_stack.database import SUPERUSER, Database
-from streamflow_stack.part import Health
-from streamflow_stack.process import Child, Launch
+from streamflow_pytest.services import (
+    BrokerService,
+    DatabaseService,
+    Quiet,
+    Service,
+    ShortLivedBroker,
+)
+from streamflow_stack.broker import Node
+from streamflow_stack.preflight import free_ports
 from token_endpoint import AUDIENCE, SECRET, TokenEndpoint
 
-START_SECONDS = 180.0
+__all__ = ["BrokerService", "DatabaseService", "Quiet", "Service"]
 
 
-class Quiet:
-    """A report that nobody reads."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        pass
-
-
-class Service:
-    """A broker or a database that runs. Start it from the main thread: it ends with its thread."""
-
-    def __init__(self, server: Broker | Database, directory: Path) -> None:
-        self.server = server
-        self.report = Quiet()
-        self._pid_file = directory / "run" / "service.json"
-        self._child: Child | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._child is not None, "it does not run"
-        return self._child.pid
-
-    def start(self) -> None:
-        self.begin()
-        self.wait_until_ready()
-
-    def begin(self) -> None:
-        """Starts it without waiting."""
-        if self._child is not None:
-            self._child.kill()  # Reaps one that was killed by its pid.
-        self.server.prepare(self.report)
-        self._child = Child("service", self.server.launch(), self._pid_file)
-
-    def wait_until_ready(self) -> None:
-        def ready() -> bool:
-            assert self._child is not None
-            assert self._child.poll() is None, f"it {self._child.last_words()}"
-            return self.server.probe().ready
-
-        wait_until(ready, START_SECONDS, "the service to be ready")
-
-    def probe(self) -> Health:
-        return self.server.probe()
-
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.stop(20)
-            self._child = None
-
-    def kill(self) -> None:
-        """SIGKILL; for a database its backends too: one that is busy outlives the postmaster, which then
-        cannot be started again."""
-        assert self._child is not None
-        backends = self._child.descendants()
-        self._child.kill()
-        for backend in backends:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                backend.kill()
-        psutil.wait_procs(backends, timeout=20)
-        self._child = None
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-
-class _ShortLivedBroker(Broker):
-    """Without the JVM's second compiler: for the minutes that a broker of tests lives, it costs more
-    time of the processor than it saves (of a start and a little work 8.6 s, without it 5.2 s)."""
-
-    def _java(self, class_path: str) -> tuple[str, ...]:
-        java, *options = super()._java(class_path)
-        return (java, "-XX:TieredStopAtLevel=1", *options)
-
-
-class BrokerService(Service):
-    def __init__(self, directory: Path) -> None:
-        port, controller = free_ports(2)
-        self.broker = _ShortLivedBroker(
-            Node(1, port, controller, directory / "kafka"), directory / "kafka.log"
-        )
-        super().__init__(self.broker, directory)
-        self.port = port
-
-    @property
-    def bootstrap(self) -> str:
-        return self.broker.address
-
-
-class _BrokerBehindProxy(_ShortLivedBroker):
+class _BrokerBehindProxy(ShortLivedBroker):
     """Has one more listener, whose clients are sent to the port of a proxy."""
 
     def __init__(self, node: Node, log: Path, listener: int, proxy: int) -> None:
@@ -152,7 +57,7 @@ class _BrokerBehindProxy(_ShortLivedBroker):
         return re.sub(r"(?m)^listener.security.protocol.map=.*", r"\g<0>,PROXIED:PLAINTEXT", text)
 
 
-class _SecuredBroker(_ShortLivedBroker):
+class _SecuredBroker(ShortLivedBroker):
     """Has two more listeners, both with TLS and ACLs: for SCRAM, and for tokens of an identity provider. On
     the first one everybody is the administrator."""
 
@@ -330,43 +235,3 @@ class ProxiedBrokerService(Service):
         super().__init__(broker, directory)
         self.direct = broker.address
         self.proxied = f"127.0.0.1:{self.proxy.port}"
-
-
-class _DatabaseWithoutFlushes(Database):
-    """Leaves it to the system when its writes reach the disk. They survive SIGKILL as they do with flushes:
-    only a crash of the machine takes them, which no test makes. Dropping a database, which flushes
-    everything, takes a tenth of the time."""
-
-    def launch(self) -> Launch:
-        launch = super().launch()
-        return replace(launch, command=(*launch.command, "--fsync=off"))
-
-    def _run(self, account: Account | None, name: str, *arguments: str, commands: str = "") -> None:
-        more = ("--no-sync",) if name == "initdb" else ("-c", "fsync=off")
-        # Before the last one: in single-user mode that is the name of the database.
-        super()._run(account, name, *arguments[:-1], *more, arguments[-1], commands=commands)
-
-
-class DatabaseService(Service):
-    """With `flushes`, just as the product runs it."""
-
-    def __init__(self, directory: Path, *, flushes: bool = False) -> None:
-        [port] = free_ports(1)
-        server = Database if flushes else _DatabaseWithoutFlushes
-        self.database = server(directory / "postgres", port, directory / "postgres.log")
-        super().__init__(self.database, directory)
-        self.port = port
-
-    @property
-    def url(self) -> str:
-        return self.database.url()
-
-    def create_database(self, name: str, template: str | None = None) -> str:
-        """A new database; returns its URL."""
-        return self.database.ensure_database(name, template)
-
-    def drop_database(self, name: str) -> None:
-        administrator = self.database.url("postgres", SUPERUSER)
-        with psycopg.connect(administrator, autocommit=True) as connection:
-            statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-            connection.execute(statement.format(sql.Identifier(name)))

@@ -58,6 +58,8 @@ class Aggregate:
     # Kinds of fields that it takes, and what they are called (`windows.fields`).
     takes: ClassVar[frozenset[str]] = NUMBERS
     takes_words: ClassVar[str] = "a number: int, Decimal or float"
+    # Of the distribution, that brings what it is computed with.
+    extra: ClassVar[str | None] = None
     # Whether its values come with the time and the offset of their events, as (time, offset, value).
     is_timed: ClassVar[bool] = False
     # Whether it takes long numbers and texts as they are.

@@ -30,6 +30,7 @@ class Distinct(Aggregate):
 
     lg_k: Annotated[int, whole_number(SMALLEST_LG_K, LARGEST_LG_K)] = 11
 
+    extra: ClassVar[str | None] = "sketches"
     suffixes: ClassVar[tuple[str, ...]] = ("_theta", "_hashes")
     takes: ClassVar[frozenset[str]] = SCALARS | {"bytes"}
     takes_words: ClassVar[str] = "a text, a number, a bool, an Enum, a UUID, bytes, or a time"

@@ -60,6 +60,7 @@ class Quantiles(Aggregate):
     at: Annotated[tuple[float, ...], _shares] = (0.5, 0.9, 0.99)
     k: Annotated[int, whole_number(SMALLEST_K, LARGEST_K)] = 200
 
+    extra: ClassVar[str | None] = "sketches"
     suffixes: ClassVar[tuple[str, ...]] = ("_values", "_weights")
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from typing import IO, Any, NamedTuple, Protocol, get_args
 
 import fsspec
 
+from streamflow import extras
 from streamflow.errors import UsageError
 from streamflow.export.columns import Columns, Identity, Row
 from streamflow.export.covered import SIDECAR, Covered, Format, name_of
@@ -30,12 +31,9 @@ def encoding(kind: Format, columns: Columns) -> Encoding:
         return CsvFile(columns)
     if kind == "ndjson":
         return NdjsonFile(columns)
-    try:
-        from streamflow.export.parquet_files import ParquetFile  # noqa: PLC0415 (an extra's)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "Parquet needs pyarrow: pip install 'streamflow-kafka[parquet]', or choose --format csv"
-        ) from error
+    extras.require("parquet", "--format parquet")
+    from streamflow.export.parquet_files import ParquetFile  # noqa: PLC0415 (an extra's)
+
     return ParquetFile(columns)
 
 
@@ -98,6 +96,7 @@ class Destination:
 
     def _covered(self, path: str, kind: Format) -> Covered:
         if kind == "parquet":
+            extras.require("parquet", "reading Parquet")
             from streamflow.export.parquet_files import covered_by  # noqa: PLC0415 (an extra's)
 
             with self._files.open(path, "rb") as file:

@@ -45,7 +45,6 @@ class Avro(Framed[_Reader]):
     """
 
     kind = "AVRO"
-    packages = ("fastavro", "httpx2")
 
     def __init__(
         self,

@@ -5,11 +5,11 @@ schema's GUID, mostly into a header.
 """
 
 from abc import ABC, abstractmethod
-from importlib.util import find_spec
 from time import monotonic
 from typing import Any, ClassVar, Final, Generic, TypeVar
 from uuid import UUID
 
+from streamflow import extras
 from streamflow.argument_types import instance_of, optional, whole_number
 from streamflow.errors import ConfigurationError, ErrorCode
 from streamflow.formats.documents import Decoded, Tombstone, broken, violation, write
@@ -50,7 +50,6 @@ class Framed(ABC, Generic[Compiled]):
     """
 
     kind: ClassVar[str]  # as the registry calls it
-    packages: ClassVar[tuple[str, ...]]  # that the format needs
 
     def __init__(
         self,
@@ -59,10 +58,8 @@ class Framed(ABC, Generic[Compiled]):
         framed_key: bool = False,
         max_bytes: int = _MAX_BYTES,
     ) -> None:
-        if any(find_spec(package) is None for package in self.packages):
-            raise ConfigurationError(
-                f"{type(self).__name__} needs more packages: pip install 'streamflow[registry]'"
-            )
+        if not extras.is_installed("registry"):
+            raise ConfigurationError(extras.missing(type(self).__name__, "registry"))
         self.registry = registry
         self.framed_key = framed_key
         self.max_bytes = max_bytes

@@ -28,7 +28,6 @@ class JsonSchema(Framed["Validator | None"]):
     """
 
     kind = "JSON"
-    packages = ("jsonschema", "httpx2")
 
     def __init__(
         self,

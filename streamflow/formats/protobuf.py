@@ -41,7 +41,6 @@ class Protobuf(Framed["FileDescriptor"]):
     """
 
     kind = "PROTOBUF"
-    packages = ("google.protobuf", "google.type", "grpc_tools", "httpx2")
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
+from streamflow import extras
 from streamflow.decoder import Decoder
 from streamflow.names import table_fault
 from streamflow.stream import Stream
@@ -64,6 +65,8 @@ def _aggregates(stream: Stream, spec: Windows) -> Iterator[str]:
             continue
         field = _field(stream.decoder, each.field, everywhere=False)
         what = f"{name} of {own}"
+        if each.extra is not None and not extras.is_installed(each.extra):
+            yield f"{what}: {extras.missing(type(each).__name__, each.extra)}"
         if isinstance(field, str):
             yield f"{what}: {field}"
         elif field.kind not in each.takes:

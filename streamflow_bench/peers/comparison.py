@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from streamflow.errors import StreamFlowError
+from streamflow.extras import DISTRIBUTION
 from streamflow_bench.figures import PATHS, PathName
 from streamflow_bench.paths import Paths
 from streamflow_bench.peers.catalog import HAND_LOOP, hand_loop, others
@@ -115,7 +116,7 @@ def compare(
     with suppress(NotInstalled):
         # The same client libraries.
         same = hand_loop(name).program.versions()
-        ours.versions = {"streamflow": version("streamflow"), **same}
+        ours.versions = {"streamflow": version(DISTRIBUTION), **same}
     contenders = [
         Contender(name=peer.name, guarantee=peer.guarantee, settings=peer.settings)
         for peer in peers

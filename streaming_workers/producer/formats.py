@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, NamedTuple, cast
 
+from streamflow import extras
 from streamflow.errors import UsageError
 from streamflow.stream import Stream
 from streaming_workers.producer import csv_rows, json_values
@@ -116,12 +117,9 @@ def _decompressed(file: Any, name: str, stream: Stream) -> Iterator[bytes]:
 
 
 def _parquet(file: IO[bytes], stream: Stream) -> Iterator[bytes]:
-    try:
-        from streaming_workers.producer import parquet_rows  # noqa: PLC0415 (an extra's)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "reading Parquet needs pyarrow: pip install 'streamflow-kafka[parquet]'"
-        ) from error
+    extras.require("parquet", "reading Parquet")
+    from streaming_workers.producer import parquet_rows  # noqa: PLC0415 (an extra's)
+
     with tempfile.TemporaryFile() as whole:
         # Its index is at its end.
         if not (isinstance(file, io.BufferedReader) and file.seekable()):

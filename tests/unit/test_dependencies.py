@@ -1,18 +1,42 @@
-"""What the product imports is declared in pyproject.toml and pinned in constraints.txt."""
+"""What the product imports is declared in pyproject.toml and pinned in constraints.txt, the core's own apart
+from that of the extras."""
 
 import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
+
+from streamflow.extras import DISTRIBUTION, EXTRAS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(file.parent.name for file in ROOT.glob("stream*/__init__.py"))
-# The bench of the dashboard drives a browser, as the tests do: an extra of its own, `dev`.
-OF_DEVELOPMENT = {"playwright"}
-LATER = {"compression"}  # of the standard library, from Python 3.14 on
+# The bench of the dashboard drives a browser, as the tests do: an extra of its own, `dev`. The fixtures run
+# inside of pytest. `compression` is of the standard library from Python 3.14 on. What `streamflow new` writes
+# has a module of its own.
+OF_OTHERS = {"playwright", "pytest", "my_streams", "compression"}
+CORE = ("streamflow", "streaming_workers", "streamflow_cli", "streamflow_stack")
+# Of core packages, what is imported for a part of an extra alone.
+OF_EXTRAS = (
+    "streamflow/export/parquet_files.py",
+    "streaming_workers/producer/parquet_rows.py",
+    "streamflow/web_limits.py",
+    "streaming_workers/bridge/",
+    "streamflow_cli/project/",
+)
+
+
+providers = cache(packages_distributions)  # it reads every installed file's name
+
+
+@cache
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
 
 
 def name_of(requirement: str) -> str:
@@ -20,33 +44,55 @@ def name_of(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def imported(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
 
 
-def test_every_import_is_declared_and_pinned() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = (
-        *project["dependencies"],
-        *project["optional-dependencies"]["parquet"],
-        *project["optional-dependencies"]["registry"],
-    )
-    declared = {name_of(requirement) for requirement in requirements}
-    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
-    modules = {name for file in files for name in imported(file)}
-    foreign = modules - sys.stdlib_module_names - {*PACKAGES} - OF_DEVELOPMENT - LATER
-    distributions = packages_distributions()
-    undeclared = [
+def foreign(modules: Iterable[str]) -> set[str]:
+    return {*modules} - sys.stdlib_module_names - {*PACKAGES} - OF_OTHERS
+
+
+def undeclared(modules: Iterable[str], declared: set[str]) -> list[str]:
+    return [
         module
-        for module in sorted(foreign)
-        if not declared & {name_of(name) for name in distributions[module]}
+        for module in sorted(modules)
+        if not declared & {name_of(name) for name in providers()[module]}
     ]
-    assert len(foreign) > 20
-    assert undeclared == []
+
+
+def test_every_import_is_declared_and_pinned() -> None:
+    optional = project()["optional-dependencies"]
+    of_extras = (requirement for extra in EXTRAS for requirement in optional[extra])
+    declared = {name_of(each) for each in (*project()["dependencies"], *of_extras)}
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    modules = foreign(name for file in files for name in imported(ast.walk(_tree(file))))
+    assert len(modules) > 20
+    assert undeclared(modules, declared) == []
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {name_of(line) for line in lines if "==" in line and not line.startswith("#")}
-    assert declared - pinned == set()
+    assert declared - pinned == {DISTRIBUTION}
+
+
+def test_the_core_imports_no_extra_before_it_is_needed() -> None:
+    """Within functions it may: those ask `extras` first."""
+    declared = {name_of(requirement) for requirement in project()["dependencies"]}
+    for package in CORE:
+        for file in (ROOT / package).rglob("*.py"):
+            path = str(file.relative_to(ROOT))
+            if not path.startswith(OF_EXTRAS):
+                assert undeclared(foreign(imported(_tree(file).body)), declared) == [], path
+
+
+def test_all_is_every_extra_and_development_has_all() -> None:
+    optional = project()["optional-dependencies"]
+    assert optional["all"] == [f"{DISTRIBUTION}[{','.join(sorted(EXTRAS))}]"]
+    assert f"{DISTRIBUTION}[all]" in optional["dev"]
+    assert {*optional} == {*EXTRAS, "all", "dev", "docs"}
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())

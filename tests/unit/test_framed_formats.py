@@ -41,9 +41,9 @@ from streamflow import (
     SchemaRegistry,
     Tombstone,
     Unavailable,
+    extras,
 )
 from streamflow.errors import ErrorCode
-from streamflow.formats import framing
 from streamflow.formats.framing import Framed
 from streamflow.formats.schema_registry import RegisteredSchema
 
@@ -649,10 +649,12 @@ class TestFrames:
             assert code_of(found) is ErrorCode.UNKNOWN_SCHEMA
 
     def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(framing, "find_spec", lambda _name: None)
+        monkeypatch.setattr(extras, "is_installed", lambda _extra: False)
         for made in (Avro, Protobuf, JsonSchema):
             [fault] = kept_faults(made())
-            assert "pip install 'streamflow[registry]'" in fault
+            assert fault.endswith(
+                "needs the extra registry: pip install 'streamflow-kafka[registry]'"
+            )
 
 
 class _Everything(dict[Any, float]):
