@@ -86,7 +86,7 @@ def test_the_wheel_holds_every_file_and_says_what_it_is(built: tuple[Path, Path]
     assert {"streamflow/py.typed", "streamlit_app/.streamlit/config.toml"} <= files
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert headers["Name"] == "streamflow-kafka"
-    assert {*headers.get_all("Provides-Extra")} == {*EXTRAS, "all", "dev"}
+    assert {*headers.get_all("Provides-Extra")} == {*EXTRAS, "all", "dev", "docs"}
     assert "Typing :: Typed" in headers.get_all("Classifier")
     assert "# StreamFlow" in headers.get_payload()
     assert "streamflow = streamflow_cli.app:main" in entries
@@ -176,7 +176,7 @@ def test_it_is_also_a_module_and_completes_its_commands(core: Installation, tmp_
         text=True,
         check=True,
     ).stdout.split()
-    assert completed == ["down", "doctor", "dagster", "dashboard", "db", "dlq"]
+    assert completed == ["down", "doctor", "dagster", "dashboard", "dbt-sources", "db", "dlq"]
 
 
 def installed(wheel: Path, folder: Folder, extra: str) -> Installation:
