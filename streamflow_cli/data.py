@@ -25,6 +25,7 @@ class WorkerName(StrEnum):
     ANALYTICS = "analytics"
     LOADER = "loader"
     BRIDGE = "bridge"
+    INGEST = "ingest"
 
 
 def worker(
@@ -51,8 +52,13 @@ def worker(
 
     Example: streamflow worker loader --health-port 9103
     """
-    from streamflow.settings import load_process_settings
+    from streamflow.settings import load_ingest_settings, load_process_settings
 
+    if name is WorkerName.INGEST:
+        from streaming_workers.ingest.server import run_ingest
+
+        run_ingest(load_ingest_settings(), instance=instance, health_port=health_port)
+        return
     if name is WorkerName.BRIDGE:
         from streaming_workers.bridge.server import run_bridge
 
