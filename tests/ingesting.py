@@ -9,9 +9,27 @@ import requests
 
 from faults import free_ports, wait_until
 from pipeline import WorkerProcess
+from streamflow import CloudEvents, Hashed, Stream
 from streamflow.settings import Settings
+from streamflow.streams.user_events import UserEvent
 
 URL = "/v1/streams/user-events"
+
+
+class CloudLogin(UserEvent):
+    """A login with an attribute of its CloudEvent, which is private."""
+
+    subject: Hashed
+
+
+CLOUDS = Stream(
+    name="clouds",
+    contract=CloudLogin,
+    table="clouds",
+    key="user",
+    private_fields=("user_email",),
+    decode=CloudEvents({"subject": "subject"}),
+)
 
 
 class IngestProcess(WorkerProcess):

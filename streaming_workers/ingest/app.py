@@ -125,9 +125,8 @@ class IngestApp:
         if self._token is None:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            given.strip().encode(), self._token
-        ):
+        raw = given.strip().encode("latin-1")  # as the bytes came
+        if scheme.lower() != "bearer" or not hmac.compare_digest(raw, self._token):
             raise Problem(
                 401,
                 "send the token of STREAMFLOW_INGEST_TOKEN as `Authorization: Bearer TOKEN`",

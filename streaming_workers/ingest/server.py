@@ -34,7 +34,7 @@ from streaming_workers.runtime.web import WebServer, listen
 log = structlog.get_logger()
 
 _GOODBYE = 7  # seconds in which requests in hand are answered
-_BODY_SECONDS = 30.0
+_BODY_SECONDS = 10.0
 _MOST_CONNECTIONS = 2_000
 _HEAD_BYTES = 65_536
 _TURN = 1.0  # seconds
