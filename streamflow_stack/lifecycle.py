@@ -134,7 +134,7 @@ def _run(
         names = [stream.name for stream in load_streams(settings)]
         state.write_coordinates(settings, names, database_embedded=given.database_url is None)
         report.say(
-            f"stage 3 of 3: {', '.join(started_last(request.without)) or 'nothing to start'}"
+            f"stage 3 of 3: {', '.join(started_last(settings, request.without)) or 'nothing to start'}"
         )
         supervisor.start(Stage.WORKERS)
         missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=False)

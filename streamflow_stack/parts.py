@@ -19,17 +19,24 @@ from streamflow_stack.state import StateDirectory
 WORKERS = ("validator", "analytics", "loader")
 DAGSTER = "dagster"
 DASHBOARD = "dashboard"
+INGEST = "ingest"
 _ALONE = ("kafka", "postgres", "producer", *WORKERS, "bridge")
 NAMES = (*_ALONE, *orchestration.NAMES, DASHBOARD)
 # What `--without` takes: each part by its name, Dagster's three by one.
-CHOICES = (*_ALONE, DAGSTER, DASHBOARD)
+CHOICES = (*_ALONE, INGEST, DAGSTER, DASHBOARD)
 # Parts that come and go together.
 _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: orchestration.NAMES}
 
 
-def started_last(without: Collection[str]) -> list[str]:
+def started_last(settings: Settings, without: Collection[str]) -> list[str]:
     """The parts of the last stage, by the names that `--without` takes."""
-    return [name for name in CHOICES if name not in {BROKERS[0], "postgres", *without}]
+    unwanted = {BROKERS[0], "postgres", *without, *_not_enabled(settings)}
+    return [name for name in CHOICES if name not in unwanted]
+
+
+def _not_enabled(settings: Settings) -> list[str]:
+    """The parts that only run if a setting says so."""
+    return [] if settings.ingest_enabled else [INGEST]
 
 
 def database_of(settings: Settings, state: StateDirectory) -> Database:
@@ -60,14 +67,18 @@ def plan(
 
         return Part(name, Stage.WORKERS, launch, probe, **options)
 
+    # What clients reach besides health and metrics.
+    served = {"bridge": (settings.bridge, "Socket.IO"), INGEST: (settings.ingest, "HTTP")}
+
     def worker(name: str, *command: str) -> Part:
-        port = settings.port("bridge-health" if name == "bridge" else name)
+        port = settings.port(f"{name}-health" if name in served else name)
         url = f"http://{settings.host}:{port}"
         ports: tuple[int, ...] = (port,)
         address = f"{url}/metrics"
-        if name == "bridge":
-            ports = (settings.bridge, port)
-            address = f"http://{settings.host}:{settings.bridge} (Socket.IO)"
+        if name in served:
+            public, protocol = served[name]
+            ports = (public, port)
+            address = f"http://{settings.host}:{public} ({protocol})"
         return part(
             name,
             partial(probe_worker, url),
@@ -86,6 +97,7 @@ def plan(
         _postgres(settings, state),
         *(worker(name, "worker", name, "--instance", f"{name}-0") for name in WORKERS),
         worker("bridge", "worker", "bridge"),
+        worker(INGEST, "worker", INGEST, "--instance", f"{INGEST}-0"),
         worker("producer", "produce", "--all"),
         *_dagster(settings, state, environment, embedded="postgres" not in without),
         part(
@@ -96,7 +108,8 @@ def plan(
             address=url,
         ),
     )
-    gone = {name for chosen in without for name in _GROUPS.get(chosen, (chosen,))}
+    unwanted = (*without, *_not_enabled(settings))
+    gone = {name for chosen in unwanted for name in _GROUPS.get(chosen, (chosen,))}
     return tuple(part for part in parts if part.name not in gone)
 
 
