@@ -102,6 +102,7 @@ class Committer:
         self._in_hand: _Group | None = None  # of which it is not known what became
         self._stored: list[int] = []  # batches to be confirmed
         self._settled = False  # whether this instance has left nothing open in the database
+        self._logged = ""  # why requests with a key are not stored now
         self._kept_house_at = time.monotonic()
         self.trouble: str | None = "starting"  # why nothing can be stored now
 
@@ -192,10 +193,11 @@ class Committer:
             claim = self._requests.claim(asked, self._stored)
         except (Unavailable, ConfigurationError) as error:
             self._settled = False
+            self._log_once(error)
             self._answer_all(keyed, _not_stored(error))
             group.submissions = [each for each in group.submissions if each.key is None]
             return
-        self._stored = []
+        self._stored, self._logged = [], ""
         group.numbers = {keyed[number]: number for number in claim.claimed}
         group.batch = claim.batch if claim.claimed else None
         for number, each in enumerate(keyed):
@@ -209,6 +211,11 @@ class Committer:
                 self._submissions.answer(each, processing())
             else:
                 self._submissions.answer(each, Stored(earlier.places, repeated=True))
+
+    def _log_once(self, error: StreamFlowError) -> None:
+        if self._logged != str(error):
+            self._logged = str(error)
+            log.warning("requests with a key are not stored", why=self._logged)
 
     def _note(self, group: _Group, positions: list[Origin]) -> None:
         if group.batch is not None:

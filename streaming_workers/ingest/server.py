@@ -170,6 +170,7 @@ def _web_config(settings: IngestSettings, app: IngestApp) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_GOODBYE,
     )

@@ -54,20 +54,70 @@ def ids(settings: Settings) -> list[int]:
     return sorted(map(int, found))
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at(moment: str, stack_settings: Settings, tmp_path: Path) -> None:
-    fault, is_stored = MOMENTS[moment]
-    [port] = free_ports(1)
+# The first commit fails with an unknown outcome, after it or instead of it.
+UNKNOWN = """
+from confluent_kafka import KafkaError, KafkaException
+from streamflow.kafka import transactions
+retry, failed = transactions.retry_while_retriable, []
+def fail_once(commit):
+    if failed:
+        return retry(commit)
+    failed.append({committed} and commit())
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+transactions.retry_while_retriable = fail_once
+"""
+
+
+def faulty_worker(settings: Settings, fault: str, port: int) -> "subprocess.Popen[bytes]":
     code = (
         f"import os, signal\n{fault}\n"
         "from streamflow.settings import load_ingest_settings\n"
         "from streaming_workers.ingest.server import run_ingest\n"
         "run_ingest(load_ingest_settings(), instance='one', health_port=0)\n"
     )
-    dying = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", code],
-        env=environment(stack_settings, STREAMFLOW_INGEST_PORT=str(port)),
+        env=environment(settings, STREAMFLOW_INGEST_PORT=str(port)),
     )
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+def test_an_unknown_outcome_is_found_out_before_the_answer(
+    committed: bool, headers: dict[str, str], stack_settings: Settings
+) -> None:
+    [port] = free_ports(1)
+    process = faulty_worker(stack_settings, UNKNOWN.format(committed=committed), port)
+    url = f"http://127.0.0.1:{port}"
+
+    def is_ready() -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(f"{url}/ready", timeout=30).ok
+        return False
+
+    try:
+        wait_until(is_ready, 60, "the worker")
+        events = [login(number) for number in range(50)]
+        answer = requests.post(url + URL, json=events, headers=headers, timeout=60)
+        assert (answer.status_code, answer.json()["accepted"]) == (200, 50)
+        assert "streamflow_sessions_total 2.0" in requests.get(f"{url}/metrics", timeout=30).text
+        if headers:
+            again = requests.post(url + URL, json=events, headers=headers, timeout=60)
+            assert (again.json(), again.headers["idempotency-replayed"]) == (answer.json(), "true")
+    finally:
+        process.kill()
+        process.wait(10)
+    assert ids(stack_settings) == list(range(50))
+    places = {(at["partition"], at["offset"]) for at in answer.json()["records"]}
+    records = stored_records(stack_settings, "user-events")
+    assert places == {(record.partition(), record.offset()) for record in records}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at(moment: str, stack_settings: Settings, tmp_path: Path) -> None:
+    fault, is_stored = MOMENTS[moment]
+    [port] = free_ports(1)
+    dying = faulty_worker(stack_settings, fault, port)
     events, headers = [login(number) for number in range(50)], {"Idempotency-Key": "k"}
 
     def sent() -> bool:
