@@ -28,6 +28,7 @@ from streaming_workers.ingest.committer import Committer
 from streaming_workers.ingest.intake import Intake, takes
 from streaming_workers.ingest.pages import openapi, page
 from streaming_workers.ingest.submissions import Submissions
+from streaming_workers.reporting import Reporter, producer_asset, topic_asset
 from streaming_workers.runtime.process import PATIENCE, end_after, freeze_gc
 from streaming_workers.runtime.web import WebServer, listen
 
@@ -44,7 +45,8 @@ class IngestServer:
     def __init__(self, settings: IngestSettings, streams: Streams, instance: str) -> None:
         self._settings = settings
         self._submissions = Submissions()
-        self._committer = Committer(settings, instance, self._submissions)
+        self._reporter = Reporter.of(settings, "ingest")
+        self._committer = Committer(settings, instance, self._submissions, self._report)
         self._broker = CachedProbe(self._probe_broker)
         self._admin = clients.admin(settings)
         self._failure: BaseException | None = None
@@ -73,6 +75,10 @@ class IngestServer:
         }
         return IngestApp(self._settings, intakes, others, self._submissions, pages)
 
+    def _report(self, topic: str, records: int) -> None:
+        for asset in (producer_asset, topic_asset):
+            self._reporter.note(asset(topic, self._settings.prefix), records)
+
     def ready(self) -> tuple[bool, str]:
         """Whether events can be stored now."""
         turns, why = self._committer.health()
@@ -92,7 +98,7 @@ class IngestServer:
         settings = self._settings
         listener = listen(settings.host, settings.ingest, "ingest")
         health = HealthServer(settings, health_port, self._committer.health, self.ready)
-        with contextlib.closing(listener), health:
+        with contextlib.closing(listener), health, self._reporter:
             if settings.ingest_token is None and not is_loopback(settings.host):
                 log.warning(
                     "anyone who can reach this port can send events",

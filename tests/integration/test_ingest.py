@@ -420,3 +420,18 @@ def test_the_audit_closes_over_what_came_by_http(stack_settings: Settings, tmp_p
         report = audit(stack_settings)
     assert report.closed, report.problems[:5]
     assert count(stack_settings, "SELECT count(*) FROM events") == 500
+
+
+def test_the_page_sends_what_it_shows(worker: IngestProcess, stack_settings: Settings) -> None:
+    page = (Path(__file__).parents[2] / "docs/ingest.md").read_text()
+    [one] = re.findall(r"-d '(\{.+?\})'", page)
+    json_type = {"Content-Type": "application/json"}
+    assert worker.post(data=one, headers=json_type).json()["accepted"] == 1
+    [many] = re.findall(r"-d '(\[.+?\])'", page)
+    answer = worker.post(data=many, headers=json_type)
+    [shown] = re.findall(r'^\{"title".+?…\]\}', page, re.DOTALL | re.MULTILINE)
+    problem = json.loads(shown.replace(", …", ""))
+    found = answer.json()
+    problem["errors"] += found["errors"][1:]
+    assert (answer.status_code, found) == (422, problem)
+    assert stored_ids(stack_settings) == [1]

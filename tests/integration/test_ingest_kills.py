@@ -16,9 +16,20 @@ from typing import Any
 import pytest
 import requests
 
+from conftest import SettingsFactory
 from faults import free_ports, wait_until
 from ingesting import URL, IngestProcess, ingest_workers
-from pipeline import audit, count, environment, event, stored_records, stored_values, workers
+from pipeline import (
+    audit,
+    count,
+    environment,
+    event,
+    stored_records,
+    stored_values,
+    topics_of,
+    workers,
+)
+from services import BrokerService
 from streamflow.kafka.transactions import Publisher
 from streamflow.postgres.connections import session
 from streamflow.postgres.ingest_requests import IngestRequests, Keyed, places_of
@@ -214,6 +225,38 @@ def test_old_keys_are_forgotten(stack_settings: Settings) -> None:
     assert again.claimed == [0]
     assert again.earlier[1].places == [(0, 1)]
     known.close()
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_killed_loses_and_doubles_nothing(
+    own_broker: BrokerService, settings: SettingsFactory, database_url: str, tmp_path: Path
+) -> None:
+    made = settings(KAFKA_BOOTSTRAP_SERVERS=own_broker.bootstrap, DATABASE_URL=database_url)
+    stop, stored = threading.Event(), [[] for _ in range(4)]  # type: list[list[int]]
+    kinds: Counter[str] = Counter()
+    with topics_of(made), ingest_workers(made, tmp_path) as running:
+
+        def send(client: int) -> None:
+            for number in itertools.count(client * 1_000_000, 5):
+                if stop.is_set():
+                    return
+                some = [number + each for each in range(5)]
+                while not _is_stored(running[0], some, kinds):
+                    stop.wait(0.05)
+                stored[client] += some
+
+        with ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(send, client) for client in range(4)]
+            for _ in range(2):
+                before = sum(map(len, stored))
+                wait_until(lambda seen=before: sum(map(len, stored)) > seen + 100, 120, "progress")
+                own_broker.restart()
+            before = sum(map(len, stored))
+            wait_until(lambda: sum(map(len, stored)) > before + 100, 120, "progress")
+            stop.set()
+            for client in clients:
+                client.result(120)
+        assert ids(made) == sorted(number for some in stored for number in some)
 
 
 @pytest.mark.slow
