@@ -1,9 +1,8 @@
 """The web application that takes events: ``POST /v1/streams/NAME``."""
 
 import asyncio
-import hashlib
 import hmac
-import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -13,15 +12,20 @@ import orjson
 from streamflow.monitoring import INGEST_REQUESTS, INGEST_WAITING, RECORDS_IN, RECORDS_REJECTED
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import IngestSettings
-from streaming_workers.ingest.bodies import ENCODINGS, events_of, too_large
-from streaming_workers.ingest.intake import Intake, Judged
+from streaming_workers.ingest.bodies import ENCODINGS, events_of
+from streaming_workers.ingest.intake import Intake
 from streaming_workers.ingest.problems import Problem, invalid_events
-from streaming_workers.ingest.submissions import Outcome, Stored, Submission, Submissions
+from streaming_workers.ingest.request import Request
+from streaming_workers.ingest.submissions import (
+    Outcome,
+    Stored,
+    Submission,
+    Submissions,
+    fingerprint_of,
+)
 
 _STREAMS: Final = "/v1/streams/"
 _JSON: Final = ("content-type", "application/json")
-# RFC 8941: a text in quotes, as the draft on Idempotency-Key has it; most clients leave them out.
-_KEY: Final = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\]){1,255})"|(?P<bare>[!#-\[\]-~]{1,255})')
 _LARGE: Final = 65_536  # bytes of a body that is looked at in another thread
 _RETRY_SECONDS: Final = 1
 
@@ -30,37 +34,27 @@ Answer = tuple[int, Sequence[tuple[str, str]], bytes]
 Page = tuple[Callable[[], Answer], bool]
 
 
-class Request:
-    """A request as ASGI hands it over."""
+class Answers:
+    """Hands answers over from the thread that stores: the event loop is woken once for many."""
 
-    def __init__(self, scope: Mapping[str, Any], receive: Any) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.headers = {
-            name.decode("latin-1"): value.decode("latin-1").strip()
-            for name, value in scope["headers"]
-        }
-        self._receive = receive
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[asyncio.Future[Outcome], Outcome]] = deque()
+        self._is_woken = False
 
-    async def body(self, most: int, reserve: Callable[[int], None]) -> bytes:
-        """The body; `reserve` is told its bytes as they come. Raises Problem if they are more than `most`."""
-        declared = self.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > most:
-            raise too_large(most)
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Problem(400, "the body is not complete")
-            piece = message.get("body", b"")
-            size += len(piece)
-            if size > most:
-                raise too_large(most)
-            reserve(len(piece))
-            pieces.append(piece)
-            if not message.get("more_body"):
-                return b"".join(pieces)
+    def put(self, stored: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
+        """Called in any thread."""
+        self._waiting.append((stored, outcome))
+        if not self._is_woken:
+            self._is_woken = True
+            stored.get_loop().call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        # First: what is added from here on wakes the loop again, or is handed over below.
+        self._is_woken = False
+        while self._waiting:
+            stored, outcome = self._waiting.popleft()
+            if not stored.done():
+                stored.set_result(outcome)
 
 
 class IngestApp:
@@ -88,6 +82,8 @@ class IngestApp:
         self._submissions = submissions
         self._pages = pages
         self._waiting = 0  # bytes of requests that are not answered
+        INGEST_WAITING.set_function(lambda: self._waiting)
+        self._answers = Answers()
         token = settings.ingest_token
         self._token = None if token is None else token.get_secret_value().encode()
 
@@ -143,7 +139,7 @@ class IngestApp:
 
     async def _take(self, intake: Intake, request: Request) -> Answer:
         """Stores the events of a request."""
-        key = _key_of(request.headers)
+        key = request.idempotency_key()
         reserved = 0
 
         def reserve(size: int) -> None:
@@ -157,15 +153,17 @@ class IngestApp:
                 )
             reserved += size
             self._waiting += size
-            INGEST_WAITING.set(self._waiting)
 
         try:
             body = await self._body(request, reserve)
-            records = await self._judged(intake, request.headers, body)
-            return await self._store(intake.stream.name, records, key)
+            judge = partial(self._judged, intake, request.headers, body, keyed=key is not None)
+            records, fingerprint = await asyncio.to_thread(judge) if len(body) > _LARGE else judge()
+            stored: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            answer = partial(self._answers.put, stored)
+            submission = Submission(intake.stream.name, records, key, fingerprint, answer)
+            return await self._store(submission, stored)
         finally:
             self._waiting -= reserved
-            INGEST_WAITING.set(self._waiting)
 
     async def _body(self, request: Request, reserve: Callable[[int], None]) -> bytes:
         encoding = request.headers.get("content-encoding", "").lower()
@@ -182,35 +180,25 @@ class IngestApp:
         reserve(len(body) - len(came) if body is not came else 0)
         return body
 
-    async def _judged(
-        self, intake: Intake, headers: Mapping[str, str], body: bytes
-    ) -> list[OutRecord]:
-        judge = partial(self._judge, intake, headers, body)
-        judged = await asyncio.to_thread(judge) if len(body) > _LARGE else judge()
+    def _judged(
+        self, intake: Intake, headers: Mapping[str, str], body: bytes, *, keyed: bool
+    ) -> tuple[list[OutRecord], bytes]:
+        """The records of a request's events, and if it has a key their fingerprint."""
+        events = events_of(headers, body)
+        most = self._settings.ingest_max_events
+        if len(events) > most:
+            raise Problem(413, f"more than {most:,} events: send several requests")
+        judged = intake.records(events)
         RECORDS_IN.labels(intake.stream.topic).inc(len(judged))
         rejected = [(at, one) for at, one in enumerate(judged) if isinstance(one, Rejection)]
         if rejected:
             for _, rejection in rejected:
                 RECORDS_REJECTED.labels(rejection.code.value).inc()
             raise invalid_events(rejected, len(judged))
-        return [one for one in judged if isinstance(one, OutRecord)]
+        records = [one for one in judged if isinstance(one, OutRecord)]
+        return records, fingerprint_of(records) if keyed else b""
 
-    def _judge(self, intake: Intake, headers: Mapping[str, str], body: bytes) -> list[Judged]:
-        events = events_of(headers, body)
-        most = self._settings.ingest_max_events
-        if len(events) > most:
-            raise Problem(413, f"more than {most:,} events: send several requests")
-        return intake.records(events)
-
-    async def _store(self, stream: str, records: list[OutRecord], key: bytes | None) -> Answer:
-        loop = asyncio.get_running_loop()
-        stored: asyncio.Future[Outcome] = loop.create_future()
-
-        def answer(outcome: Outcome) -> None:
-            loop.call_soon_threadsafe(_resolve, stored, outcome)
-
-        fingerprint = b"" if key is None else _fingerprint(records)
-        submission = Submission(stream, records, key, fingerprint, answer)
+    async def _store(self, submission: Submission, stored: "asyncio.Future[Outcome]") -> Answer:
         self._submissions.put(submission)
         try:
             async with asyncio.timeout(self._settings.ingest_timeout):
@@ -239,35 +227,7 @@ class IngestApp:
         )
 
 
-def _key_of(headers: Mapping[str, str]) -> bytes | None:
-    given = headers.get("idempotency-key")
-    if given is None:
-        return None
-    match = _KEY.fullmatch(given)
-    if match is None:
-        raise Problem(400, "the Idempotency-Key is not a text of 1 to 255 visible characters")
-    return hashlib.sha256((match["quoted"] or match["bare"]).encode()).digest()
-
-
-def _fingerprint(records: Sequence[OutRecord]) -> bytes:
-    """Of the records, in which everything private is hashed."""
-    digest = hashlib.sha256()
-    for record in records:
-        parts = [record.key, record.value]
-        parts += (part for name, value in record.headers for part in (name.encode(), value))
-        for part in parts:
-            digest.update(b"%d," % len(part or b""))
-            digest.update(part or b"")
-        digest.update(b";")
-    return digest.digest()
-
-
 def _accepted(stored: Stored) -> Answer:
     records = [{"partition": partition, "offset": offset} for partition, offset in stored.places]
     headers = [_JSON, ("idempotency-replayed", "true")] if stored.repeated else [_JSON]
     return 200, headers, orjson.dumps({"accepted": len(records), "records": records})
-
-
-def _resolve(stored: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not stored.done():
-        stored.set_result(outcome)

@@ -1,5 +1,6 @@
 """Requests that wait to be stored, and how they are taken in groups."""
 
+import hashlib
 import threading
 import time
 from collections import deque
@@ -60,6 +61,19 @@ def processing() -> Problem:
 
 def other_body() -> Problem:
     return Problem(422, _OTHER_BODY)
+
+
+def fingerprint_of(records: Sequence[OutRecord]) -> bytes:
+    """Of the records, in which everything private is hashed."""
+    digest = hashlib.sha256()
+    for record in records:
+        parts = [record.key, record.value]
+        parts += (part for name, value in record.headers for part in (name.encode(), value))
+        for part in parts:
+            digest.update(b"%d," % len(part or b""))
+            digest.update(part or b"")
+        digest.update(b";")
+    return digest.digest()
 
 
 class Submissions:

@@ -17,11 +17,12 @@ from streamflow.records import OutRecord, Rejection
 from streamflow.samples.record import SampleRecord
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
-from streaming_workers.ingest.app import _fingerprint, _key_of
 from streaming_workers.ingest.bodies import CONTENT_TYPES, Incoming, events_of, inflated
 from streaming_workers.ingest.intake import Intake
 from streaming_workers.ingest.pages import schema_of
 from streaming_workers.ingest.problems import Problem, invalid_events, pointer_of
+from streaming_workers.ingest.request import Request
+from streaming_workers.ingest.submissions import fingerprint_of
 
 JSON = st.recursive(
     st.none()
@@ -138,13 +139,17 @@ def test_what_is_no_gzip_is_a_problem(body: bytes) -> None:
         assert raised.value.status == 400
 
 
+def key_of(*given: str) -> bytes | None:
+    headers = [(b"idempotency-key", each.encode("latin-1")) for each in given]
+    return Request({"method": "POST", "path": "/", "headers": headers}, None).idempotency_key()
+
+
 def test_a_key_is_a_text_with_or_without_quotes() -> None:
-    assert _key_of({}) is None
-    assert _key_of({"idempotency-key": "a-b"}) == _key_of({"idempotency-key": '"a-b"'})
-    assert _key_of({"idempotency-key": "a-b"}) != _key_of({"idempotency-key": "a-c"})
+    assert key_of() is None
+    assert key_of("a-b") == key_of('"a-b"') != key_of("a-c")
     for bad in ("", '"', '""', "a b", "a" * 256, "\x00", "é"):
         with pytest.raises(Problem):
-            _key_of({"idempotency-key": bad})
+            key_of(bad)
 
 
 def test_records_that_differ_have_other_fingerprints() -> None:
@@ -155,8 +160,12 @@ def test_records_that_differ_have_other_fingerprints() -> None:
         OutRecord("t", b"k", b"v", [("a", b"b")]),
         OutRecord("t", b"k", b"v", [("ab", b"")]),
     ]
-    fingerprints = [_fingerprint([record]) for record in records]
-    fingerprints += [_fingerprint(records[:2]), _fingerprint(records[1::-1]), _fingerprint([])]
+    fingerprints = [fingerprint_of([record]) for record in records]
+    fingerprints += [
+        fingerprint_of(records[:2]),
+        fingerprint_of(records[1::-1]),
+        fingerprint_of([]),
+    ]
     assert len(set(fingerprints)) == len(fingerprints)
 
 
