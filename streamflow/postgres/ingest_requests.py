@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 _STATEMENT_SECONDS: Final = 10
 _ATTEMPTS: Final = 3
-_EXPIRED_AT_ONCE: Final = 200  # batches
+_EXPIRED_AT_ONCE: Final = 20  # batches: nothing waits for long
 
 _BEGIN: Final = "INSERT INTO ingest_batches (instance) VALUES (%s) RETURNING batch"
 # In the order of the keys: two workers with the same keys wait for each other in one direction only.
@@ -165,9 +165,10 @@ class IngestRequests:
         found = self._run(lambda one: one.execute(_STALE, [self._instance, seconds]).fetchall())
         return [instance for (instance,) in found]
 
-    def expire(self, seconds: float) -> None:
-        """Forgets some of the requests that were stored longer ago."""
-        self._run(lambda one: one.execute(_EXPIRE, [seconds, _EXPIRED_AT_ONCE]))
+    def expire(self, seconds: float) -> bool:
+        """Forgets some of the requests that were stored longer ago; returns whether there may be more."""
+        gone = self._run(lambda one: one.execute(_EXPIRE, [seconds, _EXPIRED_AT_ONCE]).rowcount)
+        return gone == _EXPIRED_AT_ONCE
 
     def _run(self, work: Callable[[Connection], _T]) -> _T:
         for attempt in range(_ATTEMPTS):

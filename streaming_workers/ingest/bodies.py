@@ -23,6 +23,7 @@ CONTENT_TYPES: Final = (JSON, NDJSON, CLOUD_EVENT, CLOUD_EVENTS)
 
 _NDJSON: Final = (NDJSON, "application/ndjson", "application/jsonl")
 _ATTRIBUTE: Final = re.compile(r"[a-z0-9]+")
+_BAD_ATTRIBUTE: Final = "an attribute of the CloudEvent has no valid name, or is no text"
 _HTTP_PREFIX: Final = "ce-"
 _KAFKA_PREFIX: Final = "ce_"
 _CONTENT_TYPE: Final = "content-type"
@@ -112,7 +113,7 @@ def _structured(value: bytes) -> Incoming | Rejection:
     for name, raw in event.items():
         text = _attribute(bytes(raw))
         if not _ATTRIBUTE.fullmatch(name) or text is None:
-            return violation("an attribute of the CloudEvent has no valid name, or is no text")
+            return violation(_BAD_ATTRIBUTE)
         if text and name != "datacontenttype":
             attributes.append((_KAFKA_PREFIX + name, text))
         elif text:
@@ -148,11 +149,14 @@ def _from_base64(raw: bytes) -> bytes | None:
 
 
 def _binary(headers: Mapping[str, str], body: bytes) -> Incoming | Rejection:
-    attributes: Headers = [
-        (_KAFKA_PREFIX + name.removeprefix(_HTTP_PREFIX), unquote_to_bytes(value.strip('"')))
+    given = {
+        name.removeprefix(_HTTP_PREFIX): unquote_to_bytes(value.strip('"'))
         for name, value in headers.items()
         if name.startswith(_HTTP_PREFIX)
-    ]
+    }
+    if not all(map(_ATTRIBUTE.fullmatch, given)):
+        return violation(_BAD_ATTRIBUTE)
+    attributes: Headers = [(_KAFKA_PREFIX + name, value) for name, value in given.items()]
     if _CONTENT_TYPE in headers:
         attributes.append((_CONTENT_TYPE, headers[_CONTENT_TYPE].encode()))
     return _checked(Incoming(body, attributes))

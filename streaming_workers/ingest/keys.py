@@ -68,6 +68,7 @@ class Keys:
         self._settled = False  # whether this instance has left nothing open
         self._logged = ""  # why requests are not stored now
         self._kept_house_at = time.monotonic()
+        self._is_expiring = False  # whether there may be more old keys
 
     def unsettle(self) -> None:
         """This instance may have left something open, and is fenced."""
@@ -80,10 +81,7 @@ class Keys:
             self._settle_own()
             claim = self._requests.claim(asked, self._stored)
         except (Unavailable, ConfigurationError) as error:
-            self.unsettle()
-            if self._logged != str(error):
-                self._logged = str(error)
-                log.warning("requests with a key are not stored", why=self._logged)
+            self._log_once(error)
             return Claimed(None, {}, dict.fromkeys(keyed, not_stored(error)))
         self._stored, self._logged = [], ""
         numbers = {keyed[number]: number for number in claim.claimed}
@@ -93,6 +91,12 @@ class Keys:
             if each not in numbers
         }
         return Claimed(claim.batch if numbers else None, numbers, answered)
+
+    def _log_once(self, error: StreamFlowError) -> None:
+        self.unsettle()
+        if self._logged != str(error):
+            self._logged = str(error)
+            log.warning("requests with a key are not stored", why=self._logged)
 
     def prepare(self, batch: int, places: Mapping[int, Sequence[Place]]) -> None:
         """As `IngestRequests.prepare`, which raises."""
@@ -138,20 +142,28 @@ class Keys:
         return bool(committed_among(self._settings, [position]))
 
     def keep_house(self) -> None:
-        """Now and then: settles what workers have left open that do not run any more, forgets old keys."""
-        if time.monotonic() - self._kept_house_at < _KEEP_HOUSE_EVERY:
-            return
-        self._kept_house_at = time.monotonic()
+        """Now and then: settles what workers have left open that do not run any more, and forgets old keys, a
+        few at a time."""
+        is_due = time.monotonic() - self._kept_house_at > _KEEP_HOUSE_EVERY
         try:
-            self._settle_own()
-            for instance in self._requests.stale(_STALE):
-                log.warning("settling", instance=instance, why="it has left requests open")
-                with call("init_transactions", SETTLE_LIMIT):
-                    Publisher(self._settings, transactional_id(self._settings, instance)).close()
-                self._settle(instance)
-            self._requests.expire(self._settings.ingest_key_hours * _HOUR)
+            if is_due:
+                self._kept_house_at = time.monotonic()
+                self._settle_all()
+            if is_due or self._is_expiring:
+                hours = self._settings.ingest_key_hours
+                self._is_expiring = self._requests.expire(hours * _HOUR)
+                self._logged = ""
         except StreamFlowError as error:
-            log.warning("housekeeping failed", why=str(error))
+            self._is_expiring = False
+            self._log_once(error)
+
+    def _settle_all(self) -> None:
+        self._settle_own()
+        for instance in self._requests.stale(_STALE):
+            log.warning("settling", instance=instance, why="it has left requests open")
+            with call("init_transactions", SETTLE_LIMIT):
+                Publisher(self._settings, transactional_id(self._settings, instance)).close()
+            self._settle(instance)
 
     def close(self) -> None:
         self._requests.close()

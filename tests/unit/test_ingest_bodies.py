@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingesting import CLOUDS
+from order_streams import ORDERS
 from streamflow.errors import ErrorCode
 from streamflow.formats.cloudevents import CloudEvents
 from streamflow.privacy import Hasher
@@ -19,7 +21,7 @@ from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.ingest.bodies import CONTENT_TYPES, Incoming, events_of, inflated
 from streaming_workers.ingest.intake import Intake
-from streaming_workers.ingest.pages import schema_of
+from streaming_workers.ingest.pages import openapi, schema_of
 from streaming_workers.ingest.problems import Problem, invalid_events, pointer_of
 from streaming_workers.ingest.request import Request
 from streaming_workers.ingest.submissions import fingerprint_of
@@ -120,6 +122,12 @@ def test_binary_mode_has_its_attributes_in_headers() -> None:
     }  # fmt: skip
 
 
+def test_a_header_with_a_name_that_no_attribute_has_is_rejected() -> None:
+    headers = {f"ce-{name}": value for name, value in CLOUD.items()} | {"ce-sub_ject": "x"}
+    [one] = found("application/json", b"{}", **headers)
+    assert isinstance(one, Rejection)
+
+
 @given(st.binary(max_size=200), st.integers(0, 250))
 def test_what_is_compressed_is_inflated_up_to_its_bound(body: bytes, most: int) -> None:
     packed = gzip.compress(body)
@@ -207,6 +215,22 @@ def test_attributes_without_clear_text() -> None:
     assert b"@" not in (headers["ce_source"] or b"") + (record.value or b"")
     [plain] = intake.records([Incoming(json.dumps(LOGIN).encode())])
     assert isinstance(plain, Rejection)
+
+
+def test_every_reference_of_the_document_leads_somewhere() -> None:
+    document = json.loads(openapi([USER_EVENTS, ORDERS, CLOUDS], has_token=True))
+    assert list(document["paths"]) == [
+        f"/v1/streams/{n}" for n in ("user-events", "orders", "clouds")
+    ]
+    references = set(re.findall(r'"\$ref": "#/(.+?)"', json.dumps(document)))
+    assert "components/schemas/orders/$defs/Item" in references
+    for reference in references:
+        place = document
+        for step in reference.split("/"):
+            place = place[step]
+    [clouds] = document["paths"]["/v1/streams/clouds"].values()
+    assert "application/json" not in clouds["requestBody"]["content"]
+    assert document["security"] == [{"token": []}]
 
 
 def test_the_schema_says_that_private_texts_may_be_in_clear() -> None:
