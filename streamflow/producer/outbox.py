@@ -2,15 +2,15 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streamflow.errors import DeliveryFailed, Unavailable, UsageError
-from streamflow.kafka.clients import kafka_errors, producer
+from streamflow.kafka.clients import producer, translated
 from streamflow.kafka.producing import produce
 from streamflow.records import Origin, OutRecord
 from streamflow.settings import Settings
@@ -59,19 +59,23 @@ class Outbox:
 
     def put(self, record: OutRecord, timeout: float | None = None) -> Delivery:
         """Queues a record; waits for room, and raises Unavailable if there is none in time."""
+        delivery = self.try_put(record)
+        if delivery is not None:
+            return delivery
         seconds = self._timeout if timeout is None else timeout
         return self._put(partial(produce, self._client, record, timeout=seconds))
 
     def try_put(self, record: OutRecord) -> Delivery | None:
         """As `put`, without waiting; None if there is no room."""
         topic, key, value, headers, partition = record
-        queue = partial(self._client.produce, topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
         try:
-            return self._put(queue)
+            return self._put(
+                partial(self._client.produce, topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
+            )
         except BufferError:
             return None
 
-    def _put(self, queue: Any) -> Delivery:
+    def _put(self, queue: Callable[..., None]) -> Delivery:
         if self._closed.is_set():
             raise UsageError("this producer is closed: make another one")
         delivery: Delivery = Future()
@@ -80,10 +84,11 @@ class Outbox:
         with self._changed:
             self._pending += 1
         try:
-            with kafka_errors():
-                queue(on_delivery=partial(self._delivered, delivery))
-        except BaseException:
+            queue(on_delivery=partial(self._delivered, delivery))
+        except BaseException as error:
             self._done(None)
+            if isinstance(error, KafkaException):
+                raise translated(error) from error
             raise
         return delivery
 
