@@ -11,6 +11,8 @@ Formats other than JSON, for `decode=`: `CloudEvents`, `Debezium`, and with a sc
 and `IGNORED`.
 Private values beside e-mail addresses: `PhoneNumber`, `CardNumber`, `PrivatePattern`.
 Repairs: `repair`, `Repair`, `Hasher`.
+Sending: `Producer`, `AsyncProducer`; `Delivery`, a future of an event's `Origin`, its place in the topic;
+`InvalidEvent` with its `EventFault`s, and `DeliveryFailed`.
 Results: `load_settings`, `load_streams`, `run_audit`, `AuditReport` with its `Verdict` and `Problem`s.
 Errors: `StreamFlowError` and its subclasses.
 
@@ -44,8 +46,11 @@ if TYPE_CHECKING:
     from streamflow.errors import (
         CircuitOpen,
         ConfigurationError,
+        DeliveryFailed,
         ErrorCode,
+        EventFault,
         Fenced,
+        InvalidEvent,
         StackError,
         StreamFlowError,
         Unavailable,
@@ -61,7 +66,10 @@ if TYPE_CHECKING:
     from streamflow.notifications import Notification
     from streamflow.privacy import Hasher
     from streamflow.private_values import CardNumber, PhoneNumber, PrivatePattern
-    from streamflow.records import Rejection
+    from streamflow.producer.asynchronous import AsyncProducer
+    from streamflow.producer.outbox import Delivery
+    from streamflow.producer.producer import Producer
+    from streamflow.records import Origin, Rejection
     from streamflow.registry import load_streams
     from streamflow.settings import Settings, load_settings
     from streamflow.stream import Simulated, Stream
@@ -70,6 +78,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IGNORED",
+    "AsyncProducer",
     "AuditReport",
     "Avro",
     "CardNumber",
@@ -79,18 +88,22 @@ __all__ = [
     "Count",
     "DailyRollup",
     "Debezium",
+    "Delivery",
+    "DeliveryFailed",
     "Distinct",
     "EpochMicros",
     "EpochMillis",
     "EpochSeconds",
     "ErrorCode",
     "Event",
+    "EventFault",
     "Fenced",
     "First",
     "Hashed",
     "HashedAddress",
     "Hasher",
     "HoppingWindow",
+    "InvalidEvent",
     "JsonSchema",
     "Last",
     "Max",
@@ -98,10 +111,12 @@ __all__ = [
     "Min",
     "NotNull",
     "Notification",
+    "Origin",
     "PhoneNumber",
     "PrivatePattern",
     "Problem",
     "ProblemKind",
+    "Producer",
     "Protobuf",
     "Quantiles",
     "Rejection",
@@ -138,8 +153,8 @@ _NAMES: Final = {
     "contract": "EpochMicros EpochMillis EpochSeconds Event Hashed HashedAddress NotNull Timestamp",
     "daily_rollup": "DailyRollup",
     "dead_letters.repairs": "Repair repair",
-    "errors": "CircuitOpen ConfigurationError ErrorCode Fenced StackError StreamFlowError Unavailable"
-    " UsageError",
+    "errors": "CircuitOpen ConfigurationError DeliveryFailed ErrorCode EventFault Fenced InvalidEvent"
+    " StackError StreamFlowError Unavailable UsageError",
     "formats.avro": "Avro",
     "formats.cloudevents": "CloudEvents",
     "formats.debezium": "Debezium",
@@ -150,7 +165,10 @@ _NAMES: Final = {
     "privacy": "Hasher",
     "private_values": "CardNumber PhoneNumber PrivatePattern",
     "notifications": "Notification",
-    "records": "Rejection",
+    "producer.asynchronous": "AsyncProducer",
+    "producer.outbox": "Delivery",
+    "producer.producer": "Producer",
+    "records": "Origin Rejection",
     "registry": "load_streams",
     "settings": "Settings load_settings",
     "stream": "Simulated Stream",

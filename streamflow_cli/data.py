@@ -27,6 +27,7 @@ class WorkerName(StrEnum):
     ANALYTICS = "analytics"
     LOADER = "loader"
     BRIDGE = "bridge"
+    INGEST = "ingest"
 
 
 def worker(
@@ -53,11 +54,16 @@ def worker(
 
     Example: streamflow worker loader --health-port 9103
     """
-    from streamflow.settings import load_process_settings
+    from streamflow import extras
+    from streamflow.settings import load_ingest_settings, load_process_settings
 
+    if name is WorkerName.INGEST:
+        extras.require("ingest", "HTTP ingest")
+        from streaming_workers.ingest.server import run_ingest
+
+        run_ingest(load_ingest_settings(), instance=instance, health_port=health_port)
+        return
     if name is WorkerName.BRIDGE:
-        from streamflow import extras
-
         extras.require("bridge", "the bridge")
         from streaming_workers.bridge.server import run_bridge
 

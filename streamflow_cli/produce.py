@@ -122,9 +122,9 @@ def produce(
     """
     from streamflow.errors import UsageError
     from streamflow.monitoring import configure_logging
+    from streamflow.producer.lines import LineReader
     from streamflow.registry import hasher_for
     from streamflow_cli.produce_summary import print_json, print_summary
-    from streaming_workers.producer.lines import LineReader
     from streaming_workers.runtime.process import freeze_gc
     from streaming_workers.runtime.watchdog import no_endless_call
 

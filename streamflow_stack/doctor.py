@@ -177,7 +177,7 @@ def _stack(status: dict[str, Any]) -> Finding:
 
 def _ports(settings: Settings, state: StateDirectory, status: dict[str, Any]) -> Iterator[Finding]:
     ours = {part["pid"] for part in status["parts"] if part["pid"]}
-    for part in plan(settings, state, {}, left_out()):
+    for part in plan(settings, state, {}, left_out(settings)):
         for port in part.ports:
             subject = f"port {port}"
             if is_free(settings.host, port):

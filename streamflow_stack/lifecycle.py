@@ -110,7 +110,7 @@ def _possible(settings: Settings, request: UpRequest, report: StackReport) -> Up
     """The request without the parts whose extra is not installed. Raises ExtraMissing if that is broker or
     database."""
     require_installed(needed(settings, request.without))
-    lacking = left_out(request.without)
+    lacking = left_out(settings, request.without)
     for reason in lacking.values():
         report.say(f"left out: {reason}")
     return replace(request, without={*request.without, *lacking})
@@ -145,7 +145,7 @@ def _run(
         names = [stream.name for stream in load_streams(settings)]
         state.write_coordinates(settings, names, database_embedded=given.database_url is None)
         report.say(
-            f"stage 3 of 3: {', '.join(started_last(request.without)) or 'nothing to start'}"
+            f"stage 3 of 3: {', '.join(started_last(settings, request.without)) or 'nothing to start'}"
         )
         supervisor.start(Stage.WORKERS)
         missing = supervisor.wait_until_up(Stage.WORKERS, WORKERS_SECONDS, strict=False)

@@ -10,7 +10,8 @@ DAGSTER_CODE, DAGSTER_WEBSERVER, DAGSTER_DAEMON = DAGSTER_PARTS = (
     "dagster-daemon",
 )
 DASHBOARD: Final = "dashboard"
+INGEST: Final = "ingest"
 _ALONE: Final = ("kafka", "postgres", "producer", *WORKERS, "bridge")
 NAMES: Final = (*_ALONE, *DAGSTER_PARTS, DASHBOARD)
 # What `--without` takes: each part by its name, Dagster's three by one.
-CHOICES: Final = (*_ALONE, DAGSTER, DASHBOARD)
+CHOICES: Final = (*_ALONE, INGEST, DAGSTER, DASHBOARD)

@@ -13,7 +13,7 @@ from streamflow_stack.broker import probe_cluster
 from streamflow_stack.cluster import broker_parts
 from streamflow_stack.database import Database, DatabaseProbe
 from streamflow_stack.part import LOOPBACK, Health, Part, Patience, Stage
-from streamflow_stack.part_names import CHOICES, DAGSTER, DAGSTER_PARTS, DASHBOARD, WORKERS
+from streamflow_stack.part_names import CHOICES, DAGSTER, DAGSTER_PARTS, DASHBOARD, INGEST, WORKERS
 from streamflow_stack.probes import probe_http, probe_worker
 from streamflow_stack.process import Launch, own_command
 from streamflow_stack.state import StateDirectory
@@ -21,22 +21,28 @@ from streamflow_stack.state import StateDirectory
 # Parts that come and go together.
 _GROUPS = {BROKERS[0]: BROKERS, DAGSTER: DAGSTER_PARTS}
 # Parts whose extra has the part's name.
-_OF_EXTRAS = (DAGSTER, "bridge", DASHBOARD)
+_OF_EXTRAS = (DAGSTER, "bridge", INGEST, DASHBOARD)
 
 
-def left_out(without: Collection[str] = ()) -> dict[str, str]:
+def left_out(settings: Settings, without: Collection[str] = ()) -> dict[str, str]:
     """The parts that cannot run because their extra is not installed, and why. Those of `without` are not
     wanted anyway."""
     return {
         part: extras.missing(part, part)
         for part in _OF_EXTRAS
-        if part not in without and not extras.is_installed(part)
+        if part not in {*without, *_not_enabled(settings)} and not extras.is_installed(part)
     }
 
 
-def started_last(without: Collection[str]) -> list[str]:
+def started_last(settings: Settings, without: Collection[str]) -> list[str]:
     """The parts of the last stage, by the names that `--without` takes."""
-    return [name for name in CHOICES if name not in {BROKERS[0], "postgres", *without}]
+    unwanted = {BROKERS[0], "postgres", *without, *_not_enabled(settings)}
+    return [name for name in CHOICES if name not in unwanted]
+
+
+def _not_enabled(settings: Settings) -> list[str]:
+    """The parts that only run if a setting says so."""
+    return [] if settings.ingest_enabled else [INGEST]
 
 
 def database_of(settings: Settings, state: StateDirectory) -> Database:
@@ -67,14 +73,18 @@ def plan(
 
         return Part(name, Stage.WORKERS, launch, probe, **options)
 
+    # What clients reach besides health and metrics.
+    served = {"bridge": (settings.bridge, "Socket.IO"), INGEST: (settings.ingest, "HTTP")}
+
     def worker(name: str, *command: str) -> Part:
-        port = settings.port("bridge-health" if name == "bridge" else name)
+        port = settings.port(f"{name}-health" if name in served else name)
         url = f"http://{settings.host}:{port}"
         ports: tuple[int, ...] = (port,)
         address = f"{url}/metrics"
-        if name == "bridge":
-            ports = (settings.bridge, port)
-            address = f"http://{settings.host}:{settings.bridge} (Socket.IO)"
+        if name in served:
+            public, protocol = served[name]
+            ports = (public, port)
+            address = f"http://{settings.host}:{public} ({protocol})"
         return part(
             name,
             partial(probe_worker, url),
@@ -93,6 +103,7 @@ def plan(
         _postgres(settings, state),
         *(worker(name, "worker", name, "--instance", f"{name}-0") for name in WORKERS),
         worker("bridge", "worker", "bridge"),
+        worker(INGEST, "worker", INGEST, "--instance", f"{INGEST}-0"),
         worker("producer", "produce", "--all"),
         *_dagster(settings, state, environment, embedded="postgres" not in without),
         part(
@@ -103,7 +114,8 @@ def plan(
             address=url,
         ),
     )
-    gone = {name for chosen in without for name in _GROUPS.get(chosen, (chosen,))}
+    unwanted = (*without, *_not_enabled(settings))
+    gone = {name for chosen in unwanted for name in _GROUPS.get(chosen, (chosen,))}
     return tuple(part for part in parts if part.name not in gone)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import orjson
 import psycopg
@@ -25,7 +26,7 @@ from streamflow.kafka.producing import produce_all
 from streamflow.kafka.topics import all_topics, provision
 from streamflow.lag.measure import loader_lags
 from streamflow.postgres.connections import session
-from streamflow.records import OutRecord
+from streamflow.records import OutRecord, Record
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 
@@ -160,7 +161,12 @@ def topic_bounds(settings: Settings, topic: str) -> dict[tuple[str, int], tuple[
 
 def stored_values(settings: Settings, topic: str) -> list[bytes | None]:
     """The values of a topic's committed records."""
-    found: list[bytes | None] = []
+    return [record.value() for record in stored_records(settings, topic)]
+
+
+def stored_records(settings: Settings, topic: str) -> list[Record]:
+    """A topic's committed records."""
+    found: list[Record] = []
     reader = clients.assigned_consumer(settings, settings.prefix + "test")
     for partition, (first, end) in topic_bounds(settings, topic).items():
         reader.assign([TopicPartition(*partition, first)])
@@ -169,7 +175,7 @@ def stored_values(settings: Settings, topic: str) -> list[bytes | None]:
             message = reader.poll(30)
             assert message is not None, f"{partition} ends at {end}, read up to {position}"
             if message.error() is None:
-                found.append(message.value())
+                found.append(cast("Record", message))
                 position = (message.offset() or 0) + 1
             elif message.error().code() == KafkaError._PARTITION_EOF:
                 position = end

@@ -15,6 +15,7 @@ from streamflow.stream import Stream, reads, writes
 _PROBE: Final = "streamflow-probe"
 _FILES: Final = "produce-"
 _REPLAYS: Final = "replay-"
+_INGEST: Final = "ingest-"
 # Who reads without being a member: the client asks for the coordinator of a group all the same.
 _SCANS: Final = "streamflow-"
 
@@ -41,9 +42,9 @@ class Right(NamedTuple):
 
 
 def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
-    """What each part needs: ``setup`` (`init`, `topics --apply`), ``producer``, the workers, ``replay``
-    (`dlq`, in addition to ``reader``), ``reader`` (`audit`, `status`, `doctor`, `forget`), ``dashboard``
-    (in addition to ``reader``)."""
+    """What each part needs: ``setup`` (`init`, `topics --apply`), ``producer``, the workers, ``ingest`` (by
+    HTTP), ``replay`` (`dlq`, in addition to ``reader``), ``reader`` (`audit`, `status`, `doctor`, `forget`),
+    ``dashboard`` (in addition to ``reader``)."""
     prefix = settings.prefix
     events = [stream.topic for stream in streams]
     derived = [name for stream in streams for name in stream.topic_names if name not in events]
@@ -76,6 +77,9 @@ def least_rights(settings: Settings, streams: Sequence[Stream]) -> list[Right]:
             ("Write",),
         ),
         Right("replay", "transactional-id", prefix + _REPLAYS, ("Write",), prefixed=True),
+        *_topics("ingest", managed, ("Read", "Write")),
+        Right("ingest", "transactional-id", prefix + _INGEST, ("Write",), prefixed=True),
+        _scans("ingest", prefix),
         *_topics("reader", [*events, *derived, positions], ("Read", "DescribeConfigs")),
         *(Right("reader", "group", settings.group(name), ("Describe",)) for name in GROUPS),
         _scans("reader", prefix),

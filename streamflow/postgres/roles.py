@@ -21,7 +21,7 @@ from streamflow.stream import Stream
 # Written by the sink beside the tables that records are loaded into.
 _INSERTED: Final = (
     REFUSED_EVENTS.name, IGNORED_RECORDS.name, "duplicates", "replayed_events", "loader_positions", "gaps",
-    "erased_records", "row_counts",
+    "erased_records", "row_counts", "ingest_batches", "ingest_requests",
 )  # fmt: skip
 # What the loader updates, and nothing else: its positions, gaps that grow, and, emptied, what is derived
 # from the events of forgotten subjects.
@@ -30,6 +30,7 @@ _UPDATED: Final = {
         "next_offset", "records", "rejected", "topic_id", "leader_epoch", "updated_at",
     ),
     "row_counts": ("rows",),
+    "ingest_batches": ("positions", "stored"),
     "gaps": ("end_offset", "noticed_at", "acknowledged_at", "acknowledged_by"),
     "notifications": tuple(NOTIFICATION_BLANKS),
     "dead_letters": ("status", *DEAD_LETTER_BLANKS),
@@ -132,6 +133,10 @@ def _statements(connection: Connection, streams: Sequence[Stream], prefix: str) 
                 sql.SQL(", ").join(map(sql.Identifier, columns)), tables([name]), names["worker"]
             )
             for name, columns in _UPDATED.items()
+        ),
+        # Requests go with their batch.
+        sql.SQL("GRANT DELETE ON TABLE {} TO {}").format(
+            tables(["ingest_batches"]), names["worker"]
         ),
         sql.SQL("GRANT EXECUTE ON FUNCTION {schema}.create_day_partition TO {worker}").format(**names),
     ]  # fmt: skip

@@ -13,10 +13,11 @@ class SampleRecord:
         value: bytes | None,
         *,
         key: bytes | None = None,
+        headers: Headers | None = None,
         timestamp: tuple[int, int] = (0, 0),
     ) -> None:
         self._topic, self._offset, self._value = topic, offset, value
-        self._key, self._timestamp = key, timestamp
+        self._key, self._headers, self._timestamp = key, headers, timestamp
 
     def topic(self) -> str:
         return self._topic
@@ -34,7 +35,7 @@ class SampleRecord:
         return self._value
 
     def headers(self) -> Headers | None:
-        return None
+        return self._headers
 
     def timestamp(self) -> tuple[int, int]:
         return self._timestamp

@@ -6,6 +6,7 @@ fields (`reference`).
 """
 
 from streamflow.settings.dashboard import DashboardSettings, load_dashboard_settings
+from streamflow.settings.ingest import IngestSettings, load_ingest_settings
 from streamflow.settings.orchestration import OrchestrationSettings, load_orchestration_settings
 from streamflow.settings.platform import (
     BROKERS,
@@ -25,10 +26,12 @@ __all__ = [
     "DEFAULT_PORTS",
     "GROUPS",
     "DashboardSettings",
+    "IngestSettings",
     "OrchestrationSettings",
     "RegistrySettings",
     "Settings",
     "load_dashboard_settings",
+    "load_ingest_settings",
     "load_orchestration_settings",
     "load_process_settings",
     "load_registry_settings",

@@ -44,6 +44,7 @@ DEFAULT_PORTS = {
     "dagster": 3000,
     "dagster-code": 4266,
     "bridge": 3001,
+    "ingest": 3002,
     "dashboard": 8501,
     # Health and metrics endpoints of the supervised workers.
     "producer": 9100,
@@ -51,6 +52,7 @@ DEFAULT_PORTS = {
     "analytics": 9102,
     "loader": 9103,
     "bridge-health": 9104,
+    "ingest-health": 9105,
 }
 
 GROUPS = {
@@ -70,6 +72,7 @@ _logs = group("Logs")
 _kafka = group("Kafka")
 _dagster = group("Dagster")
 _bridge = group("Bridge")
+_ingest = group("HTTP ingest")
 _breaker = group("Circuit breaker")
 
 
@@ -226,6 +229,13 @@ class Settings(BaseSettings):
         ge=1,
     )
 
+    ingest_enabled: bool = _ingest(
+        False, "whether `streamflow up` starts it, to take events by HTTP"
+    )
+    ingest_port: int | None = _ingest(
+        None, "port on which it listens", shown="3002, shifted by the offset", ge=1, le=65_535
+    )
+
     breaker_window: int = _breaker(
         10_000, "number of records that the ratio is computed over", ge=1
     )
@@ -304,6 +314,11 @@ class Settings(BaseSettings):
     def bridge(self) -> int:
         """The port of the Socket.IO bridge."""
         return self.bridge_port or self.port("bridge")
+
+    @property
+    def ingest(self) -> int:
+        """The port that takes events by HTTP."""
+        return self.ingest_port or self.port("ingest")
 
     @property
     def probed_hosts(self) -> Hosts:

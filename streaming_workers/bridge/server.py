@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
@@ -16,7 +16,6 @@ import uvicorn
 import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from streamflow.errors import ConfigurationError
 from streamflow.monitoring import HealthServer, configure_logging
 from streamflow.origins import Hosts, RequestGuard, known_host
 from streamflow.records import Record
@@ -27,20 +26,12 @@ from streamflow.web_limits import LimitedHttp, LimitedWebSocket
 from streaming_workers.bridge.bridge import LONGEST_REQUEST, Bridge
 from streaming_workers.bridge.feed import Feed
 from streaming_workers.runtime.process import end_after, freeze_gc
+from streaming_workers.runtime.web import WebServer, listen
 
 log = structlog.get_logger()
 
 _PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _GOODBYE = 3  # seconds for clients to close their connections
-_BACKLOG = 512
-
-
-class _WebServer(uvicorn.Server):
-    """Leaves signals to us: uvicorn's own handling ends with the signal's exit code."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _limited(settings: Settings) -> type[LimitedHttp]:
@@ -93,11 +84,11 @@ class BridgeServer:
             self._deliver,
         )
         self._failure: BaseException | None = None
-        self._server = _WebServer(web_config(settings, bridge, self._answer))
+        self._server = WebServer(web_config(settings, bridge, self._answer))
 
     def run(self, health_port: int = 0) -> None:
         """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
-        listener = _listen(self._settings.host, self._settings.bridge)
+        listener = listen(self._settings.host, self._settings.bridge, "bridge")
         health = HealthServer(self._settings, health_port, self._feed.health, self._feed.ready)
         with contextlib.closing(listener), health:
             if self._settings.bridge_token is None and not is_loopback(self._settings.host):
@@ -173,14 +164,3 @@ def run_bridge(settings: Settings, *, health_port: int) -> None:
     bridge = Bridge(settings, streams, hasher_for(settings, streams))
     freeze_gc()
     BridgeServer(settings, bridge).run(health_port)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(
-            f"port {port} (bridge) cannot be used on {host} ({error.strerror}): end what listens "
-            "there, or choose another with STREAMFLOW_BRIDGE_PORT"
-        ) from error

@@ -22,11 +22,11 @@ from streamflow.contract import Event
 from streamflow.errors import Unavailable, UsageError
 from streamflow.kafka import clients
 from streamflow.kafka.producing import produce
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.records import OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
 from streamflow.units import counted
-from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
 

@@ -19,6 +19,7 @@ from typing import get_args
 import psutil
 import psycopg
 import pytest
+import requests
 from pydantic import SecretStr
 
 from faults import is_running, kill, wait_until
@@ -362,6 +363,36 @@ def test_a_taken_port_is_named_and_stacks_work_side_by_side(
     found = folder.status()
     states = {part["name"]: (part["state"], part["managed"]) for part in found["parts"]}
     assert states["kafka"] == states["postgres"] == ("up", False)
+
+
+def test_events_are_taken_by_http_if_that_is_enabled(folder: Folder) -> None:
+    assert "ingest" not in folder.up(*SERVICES_ONLY)
+    folder.run("down")
+    folder.variables["STREAMFLOW_INGEST_ENABLED"] = "true"
+    assert "(HTTP)" in folder.up(*SERVICES_ONLY)
+    [part] = [part for part in folder.status()["parts"] if part["name"] == "ingest"]
+    assert part["state"] == "up"
+    port = DEFAULT_PORTS["ingest"] + folder.port_offset
+    event = {"id": 1, "type": "USER_LOGIN", "user": "ann", "timestamp": "2026-03-01T12:00:00Z"}
+
+    def sent() -> requests.Response:
+        url = f"http://127.0.0.1:{port}/v1/streams/user-events"
+        return requests.post(url, json=event, headers={"Idempotency-Key": "k"}, timeout=60)
+
+    first = sent()
+    assert (first.status_code, first.json()["accepted"]) == (200, 1)
+    # Killed and started again, it knows the key.
+    kill(part["pid"])
+    wait_until(
+        lambda: any(
+            one["name"] == "ingest" and one["state"] == "up" and one["restarts"] == 1
+            for one in folder.status()["parts"]
+        ),
+        60,
+        "the part to be up again",
+    )
+    again = sent()
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
 
 
 def test_ctrl_c_ends_all_in_order(folder: Folder) -> None:

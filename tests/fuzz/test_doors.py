@@ -28,6 +28,7 @@ from streamflow.dead_letters.selection_parser import make_selection
 from streamflow.errors import ConfigurationError, StreamFlowError, UsageError
 from streamflow.kafka.position_metadata import PositionMetadata
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import LineReader
 from streamflow.records import Origin, Rejection
 from streamflow.settings import (
     load_dashboard_settings,
@@ -40,7 +41,6 @@ from streamflow_cli.app import main
 from streaming_workers.bridge.frames import Encoder, Frame
 from streaming_workers.bridge.packets import flaw
 from streaming_workers.bridge.subscriptions import parse_count, parse_subscription
-from streaming_workers.producer.lines import LineReader
 from streamlit_app.records.filters import Filter
 from streamlit_app.records.masking import mask
 

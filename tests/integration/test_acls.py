@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from faults import free_ports, wait_until
-from pipeline import WorkerProcess, audit, events, produce, streamflow
+from pipeline import WorkerProcess, audit, event, events, produce, streamflow
 from services import SecuredBrokerService
 from streamflow.errors import ConfigurationError, Unavailable
 from streamflow.kafka import clients
@@ -92,6 +93,7 @@ def test_a_pipeline_under_least_rights(
     with pytest.raises((AssertionError, KafkaException, ConfigurationError, Unavailable)):
         produce(acting_as("reader"), "user-events", values[:1])
 
+    [ingest_port] = free_ports(1)
     running = {
         part: WorkerProcess(
             acting_as(part),
@@ -100,8 +102,9 @@ def test_a_pipeline_under_least_rights(
             *(() if part == "bridge" else ("--instance", "0")),
             **users[part],
             STREAMFLOW_BRIDGE_PORT=str(free_ports(1)[0]),
+            STREAMFLOW_INGEST_PORT=str(ingest_port),
         )
-        for part in ("validator", "analytics", "loader", "bridge")
+        for part in ("validator", "analytics", "loader", "bridge", "ingest")
     }
     try:
         report = audit(acting_as("reader"))
@@ -114,6 +117,9 @@ def test_a_pipeline_under_least_rights(
         assert done.returncode == 0, done.stdout + done.stderr
         bridge = running["bridge"]
         wait_until(lambda: bridge.metric("streamflow_records_in_total") > 0, 60, "the bridge")
+        url = f"http://127.0.0.1:{ingest_port}/v1/streams/user-events"
+        key = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+        assert requests.post(url, event(1000), headers=key, timeout=60).status_code == 200
         with closing(Probe(acting_as("dashboard"))) as probe:
             wait_until(lambda: probe_answers(probe), 60, "the probe")
         assert_enters_by_token(secured, common)

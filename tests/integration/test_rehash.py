@@ -25,12 +25,12 @@ from streamflow.pii_keys import PiiKeys
 from streamflow.postgres.connections import session
 from streamflow.postgres.forgotten import ERASED_HASH
 from streamflow.postgres.rehash import keys_of_some, rehash
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.registry import hasher_for
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
 from streamflow_cli.app import app
 from streamflow_stack.doctor import Mark, hash_keys
-from streaming_workers.producer.lines import Accepted, LineReader
 
 pytestmark = pytest.mark.integration
 

@@ -36,7 +36,7 @@ def test_rights_are_lines_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0]["principal"] == "User:streamflow-setup"
 
 
-def test_only_setup_alters_and_only_the_producer_and_replays_write_events() -> None:
+def test_only_setup_alters_and_only_producers_and_replays_write_events() -> None:
     settings = Settings(STREAMFLOW_PREFIX="team-")
     [stream] = load_streams(settings)
     rights = least_rights(settings, [stream])
@@ -44,7 +44,7 @@ def test_only_setup_alters_and_only_the_producer_and_replays_write_events() -> N
     writers = {
         right.part for right in rights if right.name == stream.topic and "Write" in right.operations
     }
-    assert writers == {"producer", "replay"}
+    assert writers == {"producer", "ingest", "replay"}
     assert all(right.name.startswith("team-") for right in rights)
     assert Right("loader", "group", "team-db-group", ("Read",)) in rights
 

@@ -45,8 +45,8 @@ from streamflow.declarations import problems
 from streamflow.postgres.rows.events import EventRows
 from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import event_columns
+from streamflow.producer.lines import LineReader
 from streamflow.records import Origin, Rejection
-from streaming_workers.producer.lines import LineReader
 
 HASH = "a" * 64
 AT = "2026-03-01T12:00:00.000Z"

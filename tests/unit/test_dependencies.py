@@ -26,6 +26,8 @@ OF_EXTRAS = (
     "streaming_workers/producer/parquet_rows.py",
     "streamflow/web_limits.py",
     "streaming_workers/bridge/",
+    "streaming_workers/ingest/",
+    "streaming_workers/runtime/web.py",
     "streamflow_cli/project/",
 )
 

@@ -18,9 +18,9 @@ from streamflow.dead_letters.repairs import known_repairs
 from streamflow.declarations import problems
 from streamflow.postgres.tables import ORIGIN_COLUMNS, SHARED, TIME_COLUMNS, Table, event_columns
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.settings import Settings
 from streamflow.streams.user_events import UserEvent
-from streaming_workers.producer.lines import Accepted, LineReader
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -43,8 +43,9 @@ def test_hashes_that_can_be_guessed_are_noted(key: str | None, noted: bool) -> N
 
 
 def test_up_names_only_what_it_starts() -> None:
-    assert started_last(("dagster", "producer", "bridge", "dashboard")) == [
-        "validator",
-        "analytics",
-        "loader",
-    ]
+    without = ("dagster", "producer", "bridge", "dashboard")
+    names = ["validator", "analytics", "loader"]
+    assert started_last(Settings(), without) == names
+    with_ingest = Settings(STREAMFLOW_INGEST_ENABLED=True)
+    assert started_last(with_ingest, without) == [*names, "ingest"]
+    assert started_last(with_ingest, (*without, "ingest")) == names

@@ -30,9 +30,9 @@ from streamflow.check import _notes
 from streamflow.decoder import Decoder
 from streamflow.fast_decoder import FastDecoder
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.utc_texts import micros_of, micros_of_texts, moment_of
-from streaming_workers.producer.lines import Accepted, LineReader
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 NOT_FAST = object()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from drawn import contracts, mutated
 from streamflow import Event, Hashed, Stream, Timestamp
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.streams.user_events import USER_EVENTS
-from streaming_workers.producer.lines import Accepted, LineReader
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 FIELDS = (

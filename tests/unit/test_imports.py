@@ -27,8 +27,10 @@ def imported_with(*modules: str) -> set[str]:
         ("streaming_workers.bridge.server",),
         ("streaming_workers.producer.file", "streaming_workers.producer.source"),
         ("streamflow_stack.lifecycle", "streamflow_cli.stack"),
+        ("streaming_workers.ingest.server",),
+        ("streamflow.producer.asynchronous",),
     ],
-    ids=["worker", "bridge", "producer", "supervisor"],
+    ids=["worker", "bridge", "producer", "supervisor", "ingest", "Producer"],
 )
 def test_a_process_imports_nothing_heavy_that_it_does_not_need(modules: tuple[str, ...]) -> None:
     assert imported_with(*modules).isdisjoint(_HEAVY)

@@ -17,12 +17,12 @@ from loads import TRUSTING, FakeRecord, batch, event
 from streamflow.pii_keys import PiiKeys, is_hashed, normal_form
 from streamflow.postgres.rows.events import EventRows
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.records import Origin
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.loader import Loader
-from streaming_workers.producer.lines import Accepted, LineReader
 
 NODE = shutil.which("node")
 OLD = PiiKeys.parse("old")

@@ -26,10 +26,10 @@ from streamflow.declarations import problems
 from streamflow.pii_keys import is_hashed
 from streamflow.private_fields import keeps_names
 from streamflow.private_texts import PrivateTexts
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.records import Rejection
 from streamflow.streams.user_events import USER_EVENTS
 from streamflow.tombstones import Deletion
-from streaming_workers.producer.lines import Accepted, LineReader
 
 AT = "2026-03-01T12:00:00.000Z"
 HASHER = Hasher(b"key")

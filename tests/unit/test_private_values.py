@@ -31,10 +31,10 @@ from streamflow.private_values import (
     _meaning,
     _resolved,
 )
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.records import Rejection
 from streamflow.spans import originals
 from streamflow_dagster.defs.content_checks import _holds_address
-from streaming_workers.producer.lines import Accepted, LineReader
 
 # What stands beside a value in logs, mails and documents.
 NOISE = st.text(

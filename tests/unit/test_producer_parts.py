@@ -16,6 +16,7 @@ import pytest
 from loads import FakeRecord
 from streamflow.errors import CircuitOpen, ErrorCode, Unavailable
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import Accepted, LineReader
 from streamflow.records import OutRecord, Position, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated
@@ -23,7 +24,6 @@ from streamflow.streams.user_events import USER_EVENTS, UserEvent
 from streamflow.streams.user_events.simulation import Simulation
 from streamflow_cli import produce
 from streaming_workers.producer import file
-from streaming_workers.producer.lines import Accepted, LineReader
 from streaming_workers.producer.progress import FileProgress, progress_of
 from streaming_workers.runtime.breaker import Breaker
 

@@ -16,6 +16,7 @@ from streamflow.kafka.clients import common_config
 from streamflow.origins import Hosts
 from streamflow.settings import (
     DashboardSettings,
+    IngestSettings,
     OrchestrationSettings,
     RegistrySettings,
     Settings,
@@ -413,7 +414,7 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 def test_every_setting_is_described_and_named_once() -> None:
     fields = all_fields()
     assert all(field.description for field in fields.values())
-    kinds = (Settings, DashboardSettings, OrchestrationSettings, RegistrySettings)
+    kinds = (Settings, DashboardSettings, IngestSettings, OrchestrationSettings, RegistrySettings)
     assert {str(f.alias) for kind in kinds for f in kind.model_fields.values()} == fields.keys()
     shared = DashboardSettings.model_fields.keys() & OrchestrationSettings.model_fields.keys()
     for name in shared - Settings.model_fields.keys():

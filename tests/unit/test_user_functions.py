@@ -44,6 +44,7 @@ from streamflow import (
 )
 from streamflow.declarations import problems as faults_of
 from streamflow.flow import Batch, Output
+from streamflow.producer.lines import LineReader
 from streamflow.records import OutRecord, Position
 from streamflow.settings import Settings
 from streamflow.streams.user_events import USER_EVENTS
@@ -51,7 +52,6 @@ from streamflow.trial import fails_at_start, problems, samples_of
 from streamflow.user_code import import_named
 from streaming_workers.analytics import Analytics
 from streaming_workers.loader import Loader
-from streaming_workers.producer.lines import LineReader
 from streaming_workers.validator import Validator
 
 ADDRESS = "ann.exit@example.com"

@@ -9,9 +9,9 @@ from streamflow.contract import Event
 from streamflow.errors import ErrorCode
 from streamflow.fast_types import UntranslatableError
 from streamflow.privacy import Hasher
+from streamflow.producer.fast_lines import FastLines, Keyed
 from streamflow.records import Rejection, processing_failed
 from streamflow.stream import Stream
-from streaming_workers.producer.fast_lines import FastLines, Keyed
 
 # Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
 _LEADING = re.compile(rb"(?:\xef\xbb\xbf|\x1e)++")

@@ -1,0 +1,203 @@
+"""The ingest worker as a process: the event loop with its web server, and the thread that stores."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import threading
+from functools import partial
+
+import structlog
+import uvicorn
+import uvloop
+from confluent_kafka import KafkaException
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from streamflow.calls import CALLS
+from streamflow.errors import ConfigurationError
+from streamflow.kafka import clients
+from streamflow.monitoring import CachedProbe, HealthServer, Probe, configure_logging
+from streamflow.origins import Hosts, OriginGuard
+from streamflow.registry import Streams, hasher_for, load_streams, log_failed
+from streamflow.settings import IngestSettings
+from streamflow.settings.environment import is_loopback
+from streamflow.web_limits import LimitedHttp
+from streaming_workers.ingest.app import Answer, IngestApp, Page
+from streaming_workers.ingest.committer import Committer
+from streaming_workers.ingest.intake import Intake, takes
+from streaming_workers.ingest.pages import openapi, page
+from streaming_workers.ingest.submissions import Submissions
+from streaming_workers.reporting import Reporter, producer_asset, topic_asset
+from streaming_workers.runtime.process import PATIENCE, end_after, freeze_gc
+from streaming_workers.runtime.web import WebServer, listen
+
+log = structlog.get_logger()
+
+_GOODBYE = 7  # seconds in which requests in hand are answered
+_BODY_SECONDS = 10.0
+_MOST_CONNECTIONS = 2_000
+_HEAD_BYTES = 65_536
+_TURN = 1.0  # seconds
+
+
+class IngestServer:
+    def __init__(self, settings: IngestSettings, streams: Streams, instance: str) -> None:
+        self._settings = settings
+        self._submissions = Submissions()
+        self._reporter = Reporter.of(settings, "ingest")
+        self._committer = Committer(settings, instance, self._submissions, self._report)
+        self._broker = CachedProbe(self._probe_broker)
+        self._admin = clients.admin(settings)
+        self._failure: BaseException | None = None
+        self._server = WebServer(_web_config(settings, self._app(streams)))
+
+    def _app(self, streams: Streams) -> IngestApp:
+        hasher = hasher_for(self._settings, streams)
+        taken = [stream for stream in streams if takes(stream)]
+        others = {stream.name: _why_not(stream.topics.managed) for stream in streams} | {
+            failed.name: "it does not start" for failed in streams.failed if failed.name
+        }
+        intakes = {stream.name: Intake(stream, self._settings, hasher) for stream in taken}
+        if not intakes:
+            raise ConfigurationError(
+                "no stream takes events by HTTP: its records must be JSON or CloudEvents, and its topic "
+                "must be StreamFlow's"
+            )
+        has_token = self._settings.ingest_token is not None
+        html = "text/html; charset=utf-8"
+        pages: dict[str, Page] = {
+            "/openapi.json": _constant("application/json", openapi(taken, has_token=has_token)),
+            "/docs": _constant(html, page(taken, has_token=has_token)),
+            "/health": (partial(_probed, self._committer.health), False),
+            "/ready": (partial(_probed, self.ready), False),
+            "/metrics": (_metrics, False),
+        }
+        return IngestApp(self._settings, intakes, others, self._submissions, pages)
+
+    def _report(self, topic: str, records: int) -> None:
+        for asset in (producer_asset, topic_asset):
+            self._reporter.note(asset(topic, self._settings.prefix), records)
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether events can be stored now."""
+        turns, why = self._committer.health()
+        if not turns or self._committer.trouble:
+            return (False, self._committer.trouble or why)
+        return self._broker()
+
+    def _probe_broker(self) -> tuple[bool, str]:
+        try:
+            self._admin.list_topics(timeout=2)
+        except KafkaException:
+            return (False, f"Kafka at {self._settings.bootstrap} does not answer")
+        return (True, "ready")
+
+    def run(self, health_port: int) -> None:
+        """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
+        settings = self._settings
+        listener = listen(settings.host, settings.ingest, "ingest")
+        health = HealthServer(settings, health_port, self._committer.health, self.ready)
+        with contextlib.closing(listener), health, self._reporter:
+            if settings.ingest_token is None and not is_loopback(settings.host):
+                log.warning(
+                    "anyone who can reach this port can send events",
+                    advice="set STREAMFLOW_INGEST_TOKEN",
+                )
+            log.info("worker started", port=settings.ingest, health_port=health.port)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(listener))
+        if self._failure is not None:
+            raise self._failure
+        log.info("worker stopped")
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal)
+        self._turn()
+        thread = threading.Thread(target=self._store, name="committer", daemon=True)
+        thread.start()
+        # Returns when what is in hand is answered.
+        await self._server.serve(sockets=[listener])
+        self._committer.stop()
+        await asyncio.to_thread(thread.join)
+        CALLS.ended()
+
+    def _turn(self) -> None:
+        """Tells the watchdog that the event loop turns."""
+        CALLS.turned()
+        self._loop.call_later(_TURN, self._turn)
+
+    def _on_signal(self) -> None:
+        self._server.should_exit = True
+        # What is not answered may be stored, and a retry with its key finds it out.
+        end_after(PATIENCE)
+
+    def _store(self) -> None:
+        try:
+            self._committer.run()
+        except BaseException as error:  # noqa: BLE001 (raised again by `run`, in the main thread)
+            self._failure = error
+        finally:
+            self._loop.call_soon_threadsafe(partial(setattr, self._server, "should_exit", True))
+
+
+def run_ingest(settings: IngestSettings, *, instance: str | None, health_port: int) -> None:
+    """Runs an ingest worker until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can
+    fix."""
+    configure_logging(settings)
+    structlog.contextvars.bind_contextvars(worker="ingest")
+    streams = load_streams(settings)
+    log_failed(streams)
+    server = IngestServer(settings, streams, instance or secrets.token_hex(4))
+    freeze_gc()
+    server.run(health_port)
+
+
+def _web_config(settings: IngestSettings, app: IngestApp) -> uvicorn.Config:
+    class IngestHttp(LimitedHttp):
+        request_seconds = _BODY_SECONDS
+        # The application says what is too large, in its own words, unless that goes on.
+        most_bytes = settings.ingest_max_bytes + _HEAD_BYTES
+        most_connections = _MOST_CONNECTIONS
+
+    hosts = Hosts.of(
+        "ingest",
+        "STREAMFLOW_INGEST_HOSTS",
+        own=(settings.host,),
+        listed=(*settings.ingest_hosts, *settings.health_hosts),
+        dotless=True,
+    )
+    return uvicorn.Config(
+        OriginGuard(app, hosts),
+        http=IngestHttp,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GOODBYE,
+    )
+
+
+def _why_not(is_managed: bool) -> str:
+    if not is_managed:
+        return "its topic belongs to another owner"
+    return "its records have a format of their own (decode=): send them with a Kafka client"
+
+
+def _constant(kind: str, body: bytes) -> Page:
+    answer: Answer = (200, [("content-type", kind)], body)
+    return (lambda: answer, True)
+
+
+def _probed(probe: Probe) -> Answer:
+    good, why = probe()
+    kind = [("content-type", "text/plain; charset=utf-8")]
+    return (200 if good else 503), kind, f"{why}\n".encode()
+
+
+def _metrics() -> Answer:
+    return 200, [("content-type", CONTENT_TYPE_LATEST)], generate_latest()
