@@ -20,6 +20,7 @@ from streamflow.kafka.topics import provision
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.postgres.owned_topics import TopicsTable
+from streamflow.producer.lines import LineReader
 from streamflow.records import OutRecord, Rejection
 from streamflow.registry import hasher_for, load_streams, stream_named
 from streamflow.settings import Settings, load_settings
@@ -27,7 +28,6 @@ from streamflow.stream import Stream
 from streamflow_pytest.kafka import Kafka
 from streamflow_pytest.waiting import wait_until
 from streamflow_stack.process import Child, Launch, own_command
-from streaming_workers.producer.lines import LineReader
 
 WORKERS: Final = ("validator", "analytics", "loader")
 STOP_SECONDS: Final = 11.0
