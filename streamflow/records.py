@@ -5,7 +5,7 @@ Header names are the public interface of dead letters and replays.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
@@ -201,18 +201,22 @@ def claimed_origin(record: Record) -> Origin | None:
     return origin
 
 
-def derived_headers(record: Record) -> Headers:
-    """The identity headers of a record that is derived from this one: this record's own identity, and the
-    one that it claims, if any."""
+def derived_headers(
+    record: Record, passed_on: Callable[[Headers], Headers] = lambda _headers: []
+) -> Headers:
+    """The headers of a record that is derived from this one: this record's own identity, the one that it
+    claims, if any, and those of its headers that are `passed_on`."""
     own = f"{record.topic()}/{record.partition()}/{record.offset()}".encode()
     try:  # on the path of every event: `headers_of` would be one more call
         headers = record.headers()
     except UnicodeDecodeError:
         headers = None
-    claimed = claimed_origin(record) if headers else None
-    if claimed is None:
+    if not headers:
         return [(ORIGIN_HEADER, own)]
-    return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own)]
+    claimed = claimed_origin(record)
+    if claimed is None:
+        return [(ORIGIN_HEADER, own), *passed_on(headers)]
+    return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own), *passed_on(headers)]
 
 
 def topic_id_headers(topic_ids: Mapping[str, str]) -> dict[str, Headers]:

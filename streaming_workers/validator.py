@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from streamflow import dead_letter_records as dead_letters
@@ -21,6 +22,7 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
+from streamflow.trace_context import trace_headers
 from streaming_workers.reporting import topic_asset
 from streaming_workers.runtime.job import PlainJob
 
@@ -59,6 +61,7 @@ class Validator(PlainJob):
         }
         self._dead_letter_topics = {stream.topic: stream.dead_letter_topic for stream in streams}
         self._hasher = hasher
+        self._trace = partial(trace_headers, redact=hasher.redact)
         self._clock = clock
 
     def process(self, batch: Batch) -> Output | None:
@@ -68,7 +71,7 @@ class Validator(PlainJob):
         records: list[OutRecord] = []
         rejected: list[tuple[int, ErrorCode]] = []
         add, routes, no_id = records.append, self._routes, ()
-        ids = topic_id_headers(batch.topic_ids)
+        ids, trace = topic_id_headers(batch.topic_ids), self._trace
         for index, record in enumerate(batch.records):
             topic = record.topic() or ""
             read, notify, notifications = routes[topic]
@@ -83,7 +86,7 @@ class Validator(PlainJob):
                     # The event is stored and counted all the same.
                     add(self._dead_letter(record, notification, batch, NOTIFY_STAGE))
                     continue
-                headers = derived_headers(record)
+                headers = derived_headers(record, trace)
                 headers += ids.get(topic, no_id)
                 add(OutRecord(notifications, *notification, headers))
         return Output(
