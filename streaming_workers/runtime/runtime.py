@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import structlog
 from confluent_kafka import KafkaException
@@ -37,6 +37,7 @@ from streaming_workers.runtime.job import AskLeftOut, Job, LeftOut, SinkFactory
 from streaming_workers.runtime.process import end_soon_after_signal, repeat_sessions
 from streaming_workers.runtime.session import Session
 from streaming_workers.runtime.watchdog import Watchdog
+from streaming_workers.tracing import traces_of
 
 log = structlog.get_logger()
 
@@ -89,6 +90,7 @@ class Worker:
         self._admin = clients.admin(settings)
         self._topics = TopicWatch(self._admin)
         self._reporter = Reporter.of(settings, job.name)
+        self._traces = traces_of(settings, f"streamflow-{job.name}", job.group)
 
     def run(self, health_port: int = 0) -> None:
         """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
@@ -99,7 +101,9 @@ class Worker:
         )
         # What is not committed is read again by the next worker, so ending hard is safe; hanging on a
         # broker that is gone is not (G10).
-        with end_soon_after_signal(), server, self._watchdog, self._reporter:
+        with (
+            end_soon_after_signal(), closing(self._traces), server, self._watchdog, self._reporter,
+        ):  # fmt: skip
             log.info("worker started", health_port=server.port)
             repeat_sessions(self._try_session, self._stop)
         log.info("worker stopped")
@@ -164,23 +168,28 @@ class Worker:
         try:
             while not self._stop.is_set() and not self._can_run_more():
                 self._watchdog.turned()
-                batch = session.consume()
-                self._joined = session.joined
-                if not session.joined:
-                    self._trouble = f"waiting for partitions of group {self._job.group}"
-                output = self._job.process(batch)
-                if output is None or not output.positions:
-                    session.flush()
-                    if session.joined:
-                        self._report({})
-                    continue
-                session.commit(batch, output)
+                self._turn(session)
             if session.joined:
                 session.finish()
             session.flush()
         finally:
             self._session, self._joined = None, False
             session.close()
+
+    def _turn(self, session: Session) -> None:
+        batch = session.consume()
+        self._joined = session.joined
+        if not session.joined:
+            self._trouble = f"waiting for partitions of group {self._job.group}"
+        with self._traces.batch(batch) as span:
+            output = self._job.process(batch)
+            if output is not None and output.positions:
+                span.hand_over(output)
+                session.commit(batch, output)
+                return
+        session.flush()
+        if session.joined:
+            self._report({})
 
     def _leave_out(self) -> None:
         self._asked_left_out = time.monotonic()
