@@ -28,6 +28,7 @@ from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import TopicWatch, topic_ids
 from streamflow.kafka.transactions import TRANSACTION_CALLS
+from streamflow.lineage.runs import WorkerLineage
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.reporting import Reporter
@@ -56,6 +57,7 @@ class Worker:
         accept_rejects: no circuit breaker.
         ping: raises if what the sink depends on, besides Kafka, does not answer.
         left_out: what a session does not read. Asked again while there is anything.
+        lineage: is told what it has written.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Worker:
         accept_rejects: bool = False,
         ping: Callable[[], None] = lambda: None,
         left_out: AskLeftOut = lambda _client: LeftOut(),
+        lineage: WorkerLineage | None = None,
     ) -> None:
         self._settings = settings
         self._job = job
@@ -90,6 +93,7 @@ class Worker:
         self._admin = clients.admin(settings)
         self._topics = TopicWatch(self._admin)
         self._reporter = Reporter.of(settings, job.name)
+        self._lineage = lineage or WorkerLineage(settings, (), job.name)
         self._traces = traces_of(settings, f"streamflow-{job.name}", job.group)
 
     def run(self, health_port: int = 0) -> None:
@@ -103,6 +107,7 @@ class Worker:
         # broker that is gone is not (G10).
         with (
             end_soon_after_signal(), closing(self._traces), server, self._watchdog, self._reporter,
+            self._lineage,
         ):  # fmt: skip
             log.info("worker started", health_port=server.port)
             repeat_sessions(self._try_session, self._stop)
@@ -227,6 +232,7 @@ class Worker:
 
     def _on_durable(self, batch: BatchMetrics) -> None:
         batch.publish()
+        self._lineage.note(batch.records_out)
         self._report(batch.records_out)
 
     def _report(self, made: Mapping[str, int]) -> None:
