@@ -246,6 +246,7 @@ class Settings(BaseSettings):
     tracing: bool = _lineage(
         False,
         "`true` sends OpenTelemetry spans of batches to `OTEL_EXPORTER_OTLP_ENDPOINT`, by OTLP over HTTP",
+        shown="`false`",
     )
     openlineage_url: ServerUrl | None = _lineage(
         None,

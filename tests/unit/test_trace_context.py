@@ -1,12 +1,16 @@
 """The trace of a record: what is kept of it, and where."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loads import FakeRecord, batch, event
 from streamflow import dead_letter_records
 from streamflow.contract import Event
+from streamflow.declarations import problems
 from streamflow.errors import ErrorCode
 from streamflow.postgres.tables import ColumnFaults, event_columns, event_table
 from streamflow.privacy import Hasher
@@ -87,6 +91,15 @@ def test_a_dead_letter_keeps_the_trace_whatever_its_digits_look_like() -> None:
     assert kept["other"] != b"4111111111111111"
     wrong = dead_letter_records.redact(hasher, None, None, [("traceparent", b"ann@example.com")])
     assert b"ann@" not in (wrong.headers[0][1] or b"")
+
+
+def test_the_stream_of_the_documentation_keeps_traces() -> None:
+    page = (Path(__file__).parents[2] / "docs/lineage-and-traces.md").read_text()
+    [block] = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "my_streams"}
+    exec(block, names)  # noqa: S102
+    assert problems(names["VISITS"], []) == []
+    assert "traceparent" in {column.name for column in event_columns(names["VISITS"])}
 
 
 TRACING = replace(USER_EVENTS, trace=True)
