@@ -65,7 +65,8 @@ class Spans:
             yield BatchSpan(self._tracer, None)
             return
         topics = {run.topic for run in batch.runs}
-        attributes = _messaging("process", topics, len(batch.records)) | self._group
+        attributes = _messaging("process", topics) | self._group
+        attributes["messaging.batch.message_count"] = len(batch.records)
         attributes["streamflow.partitions"] = _partitions(batch)
         [*named] = topics
         span = self._tracer.start_span(
@@ -86,11 +87,11 @@ class Spans:
 
     @contextmanager
     def send(self, topic: str, records: int = 1) -> Iterator[Headers]:
+        attributes = _messaging("send", {topic})
+        if records > 1:
+            attributes["messaging.batch.message_count"] = records
         span = self._tracer.start_span(
-            f"send {topic}",
-            context=Context(),
-            kind=SpanKind.PRODUCER,
-            attributes=_messaging("send", {topic}, records),
+            f"send {topic}", context=Context(), kind=SpanKind.PRODUCER, attributes=attributes
         )
         carrier: dict[str, str] = {}
         _CONTEXTS.inject(carrier, set_span_in_context(span))
@@ -204,12 +205,11 @@ def links_of(records: Sequence[Record]) -> list[Link]:
     return list(found.values())
 
 
-def _messaging(operation: str, topics: set[str], records: int) -> dict[str, Any]:
+def _messaging(operation: str, topics: set[str]) -> dict[str, Any]:
     attributes = {
         "messaging.system": "kafka",
         "messaging.operation.name": operation,
         "messaging.operation.type": operation,
-        "messaging.batch.message_count": records,
     }
     if len(topics) == 1:
         attributes["messaging.destination.name"] = next(iter(topics))

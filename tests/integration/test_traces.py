@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from conftest import SettingsFactory
 from faults import wait_until
 from loads import rows, value
-from pipeline import INVALID, event, events, produce, streamflow, topics_of, workers
+from pipeline import INVALID, audit, event, events, produce, streamflow, topics_of, workers
 from receivers import SpanReceiver, attributes
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients
@@ -85,7 +85,7 @@ def test_from_the_producer_to_the_row_the_dead_letter_and_its_replay(
     send(traced, event(1), TRACE)
     send(traced, event(2), None)
     send(traced, INVALID[ErrorCode.CLEAR_TEXT_PII], REJECTED)
-    with workers(traced, tmp_path, ("validator", "loader")) as running:
+    with workers(traced, tmp_path) as running:
         wait_until(lambda: value(traced, "SELECT count(*) FROM dead_letters") == 1, 60)
         wait_until(lambda: value(traced, "SELECT count(*) FROM notifications") == 2, 60)
         assert rows(traced, "SELECT id, traceparent FROM events ORDER BY id") == [
@@ -103,6 +103,8 @@ def test_from_the_producer_to_the_row_the_dead_letter_and_its_replay(
         assert done.returncode == 0, done.stdout + done.stderr
         query = "SELECT traceparent FROM events WHERE user_email IS NOT NULL AND \"user\" = 'u'"
         assert wait_until(lambda: rows(traced, query), 60) == [(REJECTED,)]
+        report = audit(traced)
+        assert report.closed, report.problems
         # Nobody asked for spans.
         assert all(worker.stop() == 0 for worker in running.values())
 
@@ -121,6 +123,8 @@ def test_a_span_for_each_batch_with_links_to_its_records(traced: Settings, tmp_p
         ) as running:
             wait_until(lambda: value(traced, "SELECT count(*) FROM events") == 4, 60)
             wait_until(lambda: value(traced, "SELECT count(*) FROM dead_letters") == 1, 60)
+            read = running["analytics"].metric
+            wait_until(lambda: read("streamflow_records_in_total", topic=topic) == 5, 60)
             assert all(worker.stop() == 0 for worker in running.values())
         # What producers sent, whose trace is in the rows.
         sent = receiver.spans(f"send {topic}", "streamflow-producer")

@@ -12,6 +12,7 @@ from streamflow import dead_letter_records
 from streamflow.contract import Event
 from streamflow.declarations import problems
 from streamflow.errors import ErrorCode
+from streamflow.postgres.forgotten import event_blanks
 from streamflow.postgres.tables import ColumnFaults, event_columns, event_table
 from streamflow.privacy import Hasher
 from streamflow.private_values import CardNumber
@@ -123,6 +124,11 @@ def test_a_row_keeps_the_trace_where_the_stream_says_so() -> None:
     # Elsewhere nothing changes.
     assert event_table(USER_EVENTS).columns[-1] == "appended_at"
     assert [line[:-1] for line in lines(records)] == lines(records, USER_EVENTS)
+
+
+def test_a_forgotten_row_keeps_no_trace() -> None:
+    blanks = event_blanks(TRACING, event_columns(TRACING))
+    assert blanks["traceparent"] is None
 
 
 def test_a_field_may_have_the_name_of_the_column_unless_it_is_kept() -> None:
