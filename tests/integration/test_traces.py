@@ -3,6 +3,7 @@ workers and a receiver of OTLP."""
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from conftest import SettingsFactory
 from faults import wait_until
-from loads import rows, value
+from loads import Load, execute, rows, value
 from pipeline import INVALID, audit, event, events, produce, streamflow, topics_of, workers
 from receivers import SpanReceiver, attributes
+from streamflow.declarations import problems
 from streamflow.errors import ErrorCode
 from streamflow.kafka import clients
 from streamflow.kafka.producing import produce_and_flush
@@ -23,6 +25,7 @@ from streamflow.records import Headers, OutRecord
 from streamflow.registry import load_streams
 from streamflow.settings import Settings
 from traced_streams import STREAMS
+from upserts import CUSTOMERS, delete, put
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -107,6 +110,35 @@ def test_from_the_producer_to_the_row_the_dead_letter_and_its_replay(
         assert report.closed, report.problems
         # Nobody asked for spans.
         assert all(worker.stop() == 0 for worker in running.values())
+
+
+def test_the_latest_row_of_a_key_has_the_trace_of_its_change(database: Settings) -> None:
+    """Also where the table was there before, and on the slow path."""
+    upgrade(database, [CUSTOMERS])
+    before = Load(database, [CUSTOMERS])
+    before.load([put(0, 7, "ann"), put(1, 8, "bob")])
+    before.sink.close()
+    stream = replace(CUSTOMERS, trace=True)
+    assert problems(stream, []) == []
+    upgrade(database, [stream])
+    after = Load(database, [stream])
+    changes = [put(2, 7, "anna"), delete(3, 8), put(4, 9, "cat"), put(5, 9, "cate")]
+    for change, trace in zip(changes, (TRACE, REJECTED, TRACE, None), strict=True):
+        change._headers = None if trace is None else [("traceparent", trace.encode())]
+    after.load(changes)
+    kept = "SELECT name, traceparent FROM customers_changes ORDER BY origin_offset"
+    traces = rows(database, kept)
+    assert traces == [
+        ("ann", None), ("bob", None), ("anna", TRACE), (None, REJECTED), ("cat", TRACE), ("cate", None),
+    ]  # fmt: skip
+    latest = "SELECT id, traceparent FROM customers ORDER BY id"
+    assert rows(database, latest) == [(7, TRACE), (9, None)]
+    # A loader that has lost its position stores them again: nothing changes.
+    execute(database, "DELETE FROM loader_positions")
+    after.load(changes)
+    assert after.sink.counters.slow == 1
+    assert rows(database, kept) == traces
+    after.sink.close()
 
 
 def test_a_span_for_each_batch_with_links_to_its_records(traced: Settings, tmp_path: Path) -> None:
