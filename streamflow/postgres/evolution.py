@@ -322,7 +322,8 @@ def _still_sent(
     """Fields that are gone, and that producers still send."""
     if stream.unknown_fields != "forbid":
         return []
-    declared = {column.name for column in event_columns(stream)}
+    # A trace is in a record's headers, and not sent as a field.
+    declared = {TRACEPARENT, *(column.name for column in event_columns(stream))}
     sent = Counter(
         name
         for row in rows
