@@ -8,6 +8,7 @@ tools which read the same topics and tables name them alike: ``kafka://host:port
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from psycopg.conninfo import conninfo_to_dict
@@ -81,17 +82,27 @@ class Names:
     """The names of a broker's topics and a database's tables."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _kafka(self) -> str:
         # Several servers are one cluster: its first one stands for it.
-        self._kafka = f"kafka://{settings.bootstrap.split(',')[0].strip()}"
-        parts = {name: str(value) for name, value in conninfo_to_dict(settings.database).items()}
+        return f"kafka://{self._settings.bootstrap.split(',')[0].strip()}"
+
+    @cached_property
+    def _postgres(self) -> tuple[str, str]:
+        """The namespace, and what comes before the name of a table. Raises ConfigurationError if no database
+        is known: some workers do without."""
+        found = conninfo_to_dict(self._settings.database)
+        parts = {name: str(value) for name, value in found.items()}
         host = parts.get("host", "").split(",")[0] or "localhost"
         port = parts.get("port", "").split(",")[0] or _PORT
         database = parts.get("dbname") or parts.get("user") or "postgres"
-        self._postgres = f"postgres://{host}:{port}"
-        self._tables = f"{database}.{_SCHEMA}"
+        return f"postgres://{host}:{port}", f"{database}.{_SCHEMA}"
 
     def topic(self, name: str) -> DatasetName:
         return DatasetName(self._kafka, name)
 
     def table(self, name: str) -> DatasetName:
-        return DatasetName(self._postgres, f"{self._tables}.{name}")
+        namespace, schema = self._postgres
+        return DatasetName(namespace, f"{schema}.{name}")

@@ -52,6 +52,13 @@ def test_names_are_those_of_the_specification() -> None:
     assert local.table("t") == ("postgres:///run/postgresql:5432", "own.public.t")
 
 
+def test_a_worker_that_needs_no_database_has_lineage_without_one() -> None:
+    without = StreamDatasets(Names(Settings()), [USER_EVENTS])
+    assert [job.name for job in without.jobs_of("analytics")] == ["analytics.analytics"]
+    with pytest.raises(ConfigurationError, match="no database is known"):
+        without.jobs_of("loader")
+
+
 def test_a_table_of_events_has_the_fields_of_its_topic() -> None:
     made = job("loader", "loader.events", USER_EVENTS)
     [topic], [table] = made.inputs, made.outputs
