@@ -33,7 +33,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from streamflow.errors import StreamFlowError
-from streamflow.flow import Batch, Output
+from streamflow.flow import Batch, Output, Partition
 from streamflow.records import Headers, Record, headers_of, last_header
 from streamflow.trace_context import TRACEPARENT, TRACESTATE, traceparent_of
 
@@ -217,10 +217,15 @@ def _messaging(operation: str, topics: set[str]) -> dict[str, Any]:
 
 
 def _partitions(batch: Batch) -> list[str]:
-    """The records of a batch, as ``topic/partition/first-last``."""
+    """The records of a batch, as ``topic/partition/first-last``. Those of a partition may be in several
+    runs, in order."""
+    bounds: dict[Partition, tuple[int, int]] = {}
+    for topic, partition, start, end in batch.runs:
+        first, _ = bounds.get((topic, partition), (start, end))
+        bounds[topic, partition] = first, end
     return [
         f"{topic}/{partition}/{batch.records[start].offset()}-{batch.records[end - 1].offset()}"
-        for topic, partition, start, end in batch.runs
+        for (topic, partition), (start, end) in bounds.items()
     ]
 
 

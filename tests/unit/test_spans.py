@@ -71,6 +71,15 @@ def test_a_batch_ends_when_its_sink_has_kept_it(recorded: Recorded) -> None:
     assert found["messaging.batch.message_count"] == 2
 
 
+def test_each_partition_is_named_once(recorded: Recorded) -> None:
+    records = [*events([3, 4]), *events([9], partition=1), *events([5, 6])]
+    with recorded.traces.batch(batch(records)):
+        pass
+    [processed] = recorded.ended
+    named = dict(processed.attributes or {})["streamflow.partitions"]
+    assert named == ("user-events/0/3-6", "user-events/1/9-9")
+
+
 def test_a_failure_is_told_without_what_another_library_says(recorded: Recorded) -> None:
     output = Output(positions=[])
     with recorded.traces.batch(batch(events([0]))) as span:
