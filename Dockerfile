@@ -8,7 +8,7 @@ WORKDIR /app
 COPY . .
 # Broker and database are other containers here: without the extra that embeds them.
 RUN PIP_CONSTRAINT=constraints.txt /opt/venv/bin/pip install --no-compile \
-        '.[bridge,dagster,dashboard,oidc,registry,sketches]' \
+        '.[bridge,dagster,dashboard,ingest,lineage,oidc,parquet,registry,sketches,tracing]' \
     && /opt/venv/bin/pip uninstall --yes pip
 
 FROM python:${PYTHON_VERSION}-slim

@@ -21,6 +21,7 @@ from streamflow.records import (
     position_of,
 )
 from streamflow.stream_topics import MAX_DEAD_LETTER_BYTES
+from streamflow.trace_context import TRACEPARENT, is_traceparent
 
 _LONGEST_MESSAGE = 1000
 _LONGEST_NAME = 200  # of an exception
@@ -87,8 +88,11 @@ def redact(
             new_headers.append((name, content))
             kept += original
             continue
-        new_name = hasher.redact(name.encode()).decode(errors="replace")
-        new = None if content is None else hasher.redact(content)
+        new_name, new = name, content
+        # The random digits of a trace may look like a private number.
+        if not (name == TRACEPARENT and is_traceparent(content)):
+            new_name = hasher.redact(name.encode()).decode(errors="replace")
+            new = None if content is None else hasher.redact(content)
         needed = len(new_name.encode()) + len(new or b"") + _HEADER_OVERHEAD
         if needed <= room:
             room, kept = room - needed, kept + original

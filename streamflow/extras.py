@@ -21,6 +21,8 @@ _MODULES: Final = {
     "registry": "fastavro",
     "oidc": "authlib",
     "parquet": "pyarrow",
+    "lineage": "openlineage",
+    "tracing": "opentelemetry",
 }
 EXTRAS: Final = tuple(_MODULES)
 

@@ -6,6 +6,7 @@ positions it came from: in one Kafka or in one PostgreSQL transaction.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import groupby
@@ -142,6 +143,8 @@ class Output:
     runs: Sequence[PartitionRun] = ()  # of these
     gaps: Sequence[Gap] = ()  # what the positions pass because it was lost
     logs: Mapping[Partition, Log] = field(default_factory=dict)  # that the positions count in
+    # What the sink does around the transaction that keeps it: a span, where traces are on.
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Limit(Protocol):

@@ -5,7 +5,7 @@ Header names are the public interface of dead letters and replays.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from streamflow.errors import ErrorCode
@@ -211,21 +211,30 @@ def any_headers(records: Iterable[Record]) -> bool:
 
 
 def derived_headers(
-    topic: str, partition: int, records: Sequence[Record], topic_id: str
+    topic: str,
+    partition: int,
+    records: Sequence[Record],
+    topic_id: str,
+    passed_on: Callable[[Headers], Headers] = lambda _headers: [],
 ) -> list[Headers]:
-    """The identity headers of what is derived from each record of a partition: its own identity, the one that
-    it claims, if any, and the id of its topic, if that is known."""
+    """The headers of what is derived from each record of a partition: its own identity, the one that it
+    claims, if any, those of its headers that are `passed_on`, and the id of its topic, if that is known."""
     more = topic_id_header(topic_id)
     place = f"{topic}/{partition}/".encode()
     own = [b"%b%d" % (place, record.offset() or 0) for record in records]
     if not any_headers(records):
         return [[(ORIGIN_HEADER, each), *more] for each in own]
     return [
-        [(ORIGIN_HEADER, each), *more]
-        if (claimed := claimed_origin(record)) is None
-        else [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, each), *more]
+        [*_identity(record, each), *passed_on(headers_of(record)), *more]
         for record, each in zip(records, own, strict=True)
     ]
+
+
+def _identity(record: Record, own: bytes) -> Headers:
+    claimed = claimed_origin(record)
+    if claimed is None:
+        return [(ORIGIN_HEADER, own)]
+    return [(ORIGIN_HEADER, claimed.encode()), (SOURCE_HEADER, own)]
 
 
 def topic_id_header(topic_id: str) -> Headers:

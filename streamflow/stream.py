@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from streamflow.argument_types import (
+    FLAG,
     TEXT,
     described,
     either,
@@ -117,6 +118,7 @@ class Stream:
         mode: ``append`` keeps every event; ``upsert`` also the latest of each key, until a tombstone
             deletes it.
         primary_key: the fields that an upsert stream's key consists of.
+        trace: whether a row keeps the ``traceparent`` of its record, in a column of that name.
         topics: partitions, retention and names of the topics.
         prefix: put before every topic's name, to share a cluster.
     """
@@ -158,6 +160,7 @@ class Stream:
     ] = None
     mode: Annotated[Mode, one_of(Mode)] = "append"
     primary_key: Annotated[tuple[str, ...], tuple_of(TEXT, _NAMES, 'primary_key=("id",)')] = ()
+    trace: Annotated[bool, FLAG] = False
     topics: Annotated[
         Topics, instance_of(Topics, what="Topics, as in topics=Topics(partitions=6)")
     ] = field(default_factory=Topics)

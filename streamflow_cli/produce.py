@@ -1,7 +1,7 @@
 import signal
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streamflow.stream import Simulated, Stream
     from streaming_workers.producer.file import Pace, Sent
     from streaming_workers.producer.source import Source
+    from streaming_workers.tracing import Traces
 
 _SHOWN = 20  # invalid lines that are reported one by one
 _EVENTS_A_SECOND = 1 / 3  # simulated, of all streams together
@@ -127,6 +128,7 @@ def produce(
     from streamflow_cli.produce_summary import print_json, print_summary
     from streaming_workers.runtime.process import freeze_gc
     from streaming_workers.runtime.watchdog import no_endless_call
+    from streaming_workers.tracing import traces_of
 
     _refuse_ignored(context, is_file=source is not None, paced=pace is PaceBy.EVENT_TIME)
     settings, streams = settings_and_streams()
@@ -160,15 +162,18 @@ def produce(
     advice = (
         "nothing is lost: --resume continues after what was sent" if resumable else "start it again"
     )
-    with no_endless_call(settings.stall_seconds, "produce", advice):
+    traces = traces_of(settings, "streamflow-producer")
+    with closing(traces), no_endless_call(settings.stall_seconds, "produce", advice):
         if opened is None:
-            sent = _simulate(settings, sources, stop, rate, count, health_port)
+            sent = _simulate(settings, sources, stop, rate, count, health_port, traces)
         else:
             [target] = chosen
             # Of this stream only: another one's private field may be a plain one here.
             reader = LineReader(target, hasher_for(settings, chosen))
             pacing = _pacing(speed, target) if pace is PaceBy.EVENT_TIME else None
-            sent = _send_file(settings, target, reader, opened, on_invalid, stop, resume, pacing)
+            sent = _send_file(
+                settings, target, reader, opened, on_invalid, stop, resume, pacing, traces
+            )
     if as_json:
         print_json(sent, time.monotonic() - began)
     else:
@@ -305,6 +310,7 @@ def _simulate(
     rate: float | None,
     count: int | None,
     health_port: int | None,
+    traces: "Traces",
 ) -> "Sent":
     from streamflow.monitoring import RECORDS_OUT, HealthServer
     from streaming_workers.producer.file import simulate
@@ -333,7 +339,9 @@ def _simulate(
 
     rate = rate or settings.simulated_rate or _EVENTS_A_SECOND / len(sources)
     with server, reporter:
-        return simulate(settings, sources, stop, rate=rate, count=count, on_record=on_record)
+        return simulate(
+            settings, sources, stop, rate=rate, count=count, on_record=on_record, traces=traces
+        )
 
 
 def _send_file(
@@ -345,6 +353,7 @@ def _send_file(
     stop: threading.Event,
     resume: bool,
     pace: "Pace | None",
+    traces: "Traces",
 ) -> "Sent":
     from rich.console import Console
     from rich.progress import Progress
@@ -361,7 +370,7 @@ def _send_file(
         elif shown == _SHOWN + 1:
             typer.echo(f"more invalid {source.unit}s follow; they are counted below", err=True)
 
-    run = FileRun(settings, stream, reader, source, on_invalid.value, report)
+    run = FileRun(settings, stream, reader, source, on_invalid.value, report, traces)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(source.path.name, total=source.size or None)
         return run.run(stop, resume=resume, pace=pace, on_bytes=partial(bar.advance, task))

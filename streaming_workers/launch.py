@@ -13,6 +13,7 @@ from streamflow.flow import Limit
 from streamflow.kafka import clients, topics
 from streamflow.kafka.producing import produce_and_flush
 from streamflow.kafka.transactions import KafkaSink
+from streamflow.lineage.runs import WorkerLineage
 from streamflow.monitoring import configure_logging
 from streamflow.postgres import schema
 from streamflow.postgres.connections import ping
@@ -50,6 +51,7 @@ def make_worker(
         accept_rejects: no circuit breaker.
     """
     hasher, key = hasher_for(settings, streams), SigningKey(settings)
+    lineage = WorkerLineage(settings, streams, name)
     transactional_id = f"{settings.group(name)}-{instance or secrets.token_hex(4)}"
 
     def kafka_sink(consumer: Consumer, limit: Limit | None) -> KafkaSink:
@@ -63,6 +65,7 @@ def make_worker(
             Validator(settings, streams, hasher),
             kafka_sink,
             accept_rejects=accept_rejects,
+            lineage=lineage,
             left_out=lambda client: without_topics(client, streams, name),
         )
     if name == "analytics":
@@ -72,6 +75,7 @@ def make_worker(
             analytics,
             kafka_sink,
             accept_rejects=accept_rejects,
+            lineage=lineage,
             left_out=lambda client: not_counted(settings, client, streams, analytics),
         )
     loader = Loader(settings, streams, hasher, key.signer)
@@ -92,6 +96,7 @@ def make_worker(
         sink,
         accept_rejects=accept_rejects,
         ping=ping(settings),
+        lineage=lineage,
         left_out=not_loaded,
     )
 

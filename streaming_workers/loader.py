@@ -68,6 +68,7 @@ from streamflow.settings import Settings
 from streamflow.signing import Signer
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
+from streamflow.trace_context import traceparent_of
 from streamflow.utc_texts import micros_of
 from streaming_workers.reporting import table_asset
 from streaming_workers.runtime.job import PlainJob
@@ -349,6 +350,8 @@ class _Events:
         first_day, last_day = day_of(min(times)), day_of(max(times))
         rows.days |= {first_day} if first_day == last_day else {*map(day_of, times)}
         tails = self.rows.tails(partition, [record.timestamp() for record in records])
+        if self.rows.trace:
+            tails = self.rows.traced(tails, map(_trace_of, records))
         offsets = [record.offset() or 0 for record in records]
         try:
             packed = self.rows.pack(found, times, offsets, tails)
@@ -408,9 +411,14 @@ class _Events:
 
     def _line(self, event: Event | Deletion, record: Record, identity: Origin) -> bytes:
         appended = record.timestamp()
+        trace = _trace_of(record) if self.rows.trace else None
         if isinstance(event, Deletion):
-            return self.rows.deletion_line(event, identity, appended)
-        return self.rows.line(event, identity, appended)
+            return self.rows.deletion_line(event, identity, appended, trace)
+        return self.rows.line(event, identity, appended, trace)
+
+
+def _trace_of(record: Record) -> bytes | None:
+    return traceparent_of(headers_of(record))
 
 
 def _leave_out(index: int, record: Record, found: Rejection | Ignored, output: Output) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import compress
 from typing import Final, cast
 
@@ -21,6 +22,7 @@ from streamflow.records import (
 from streamflow.settings import Settings
 from streamflow.stream import Stream
 from streamflow.tombstones import Deletion
+from streamflow.trace_context import trace_headers
 from streaming_workers.reporting import topic_asset
 from streaming_workers.runtime.job import PlainJob
 
@@ -52,6 +54,7 @@ class Validator(PlainJob):
         }
         self._streams = {stream.topic: stream for stream in streams}
         self._hasher = hasher
+        self._trace = partial(trace_headers, redact=hasher.redact)
         self._clock = clock
 
     def process(self, batch: Batch) -> Output | None:
@@ -72,7 +75,7 @@ class Validator(PlainJob):
             return
         to, add = stream.notifications_topic, output.records.append
         topic_id = batch.topic_ids.get(run.topic, "")
-        identities = derived_headers(run.topic, run.partition, records, topic_id)
+        identities = derived_headers(run.topic, run.partition, records, topic_id, self._trace)
         made = stream.notifications_of(events)
         for record, notification, headers in zip(records, made, identities, strict=True):
             if isinstance(notification, Rejection):

@@ -56,6 +56,7 @@ def _clean_environment() -> Iterator[None]:
         foreign = name.startswith("STREAMFLOW_") or name in {
             "KAFKA_BOOTSTRAP_SERVERS",
             "DATABASE_URL",
+            "OPENLINEAGE_URL",
         }
         if foreign and name not in kept:
             patch.delenv(name)

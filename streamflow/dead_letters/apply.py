@@ -25,6 +25,8 @@ from streamflow.dead_letters.select import Selection, Status
 from streamflow.dead_letters.store import Outcome, PlannedOutcome, RunningReplay
 from streamflow.errors import StreamFlowError
 from streamflow.kafka.transactions import Publisher
+from streamflow.lineage.runs import lineage_of
+from streamflow.lineage.streams import StreamDatasets
 from streamflow.postgres.connections import Connection, connect, session, translated
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -48,6 +50,7 @@ def apply(
     requested_by: str,
     stop: threading.Event | None = None,
     on_progress: OnProgress = lambda _done, _of: None,
+    run_id: str | None = None,
 ) -> ReplayReport:
     """Replays the dead letters of a plan that pass, with the plan's options, and no others.
 
@@ -62,12 +65,36 @@ def apply(
         requested_by: recorded with the replay; an address is hashed.
         stop: when set, the replay ends after the current batch.
         on_progress: called after each batch.
+        run_id: a UUID that the replay has in lineage; a new one by default.
 
     Raises:
         UsageError: the plan is unknown or has expired, or one of its repairs is unknown.
         Unavailable: broker or database does not answer; start it again when they do.
         Fenced: another process has taken this replay over because this one was stalled.
     """
+    job = StreamDatasets.replay
+    with lineage_of(settings, streams, job, run_id=run_id) as written:
+        return _apply(
+            settings,
+            streams,
+            plan_id,
+            requested_by=requested_by,
+            stop=stop or threading.Event(),
+            on_progress=on_progress,
+            written=written,
+        )
+
+
+def _apply(
+    settings: Settings,
+    streams: Sequence[Stream],
+    plan_id: int,
+    *,
+    requested_by: str,
+    stop: threading.Event,
+    on_progress: OnProgress,
+    written: Counter[str],
+) -> ReplayReport:
     connection = connect(settings, "replay", statement_timeout=0)
     running: RunningReplay | None = None
     try:
@@ -90,8 +117,9 @@ def apply(
                 plan_id=plan_id,
                 options=options,
                 planner=planner,
-                stop=stop or threading.Event(),
+                stop=stop,
                 on_progress=on_progress,
+                written=written,
             ).run()
         report.recovered = recovered
         return report
@@ -132,6 +160,7 @@ def plan_and_apply(
     stop: threading.Event | None = None,
     on_plan: Callable[[ReplayReport], None] = lambda _plan: None,
     on_progress: OnProgress = lambda _done, _of: None,
+    run_id: str | None = None,
 ) -> ReplayReport:
     """Makes a plan and applies it; arguments and errors are those of `plan` and `apply`. `on_plan` is
     called with the plan before anything is sent."""
@@ -145,6 +174,7 @@ def plan_and_apply(
         requested_by=requested_by,
         stop=stop,
         on_progress=on_progress,
+        run_id=run_id,
     )
     report.recovered = [*planned.recovered, *report.recovered]
     report.skipped = dict(Counter(planned.skipped) + Counter(report.skipped))
@@ -163,6 +193,7 @@ class _Replay:
     planner: Planner
     stop: threading.Event
     on_progress: OnProgress
+    written: Counter[str]  # records by topic
     sent: int = 0
     canary_seen: bool = False
     began: float = field(default_factory=time.monotonic)
@@ -233,6 +264,7 @@ class _Replay:
         )
         store.confirm(self.connection, self.running.id)
         self.sent += len(records)
+        self.written.update(record.topic for record in records)
 
     def _judge(self, planned: Sequence[PlannedDeadLetter]) -> list[PlannedOutcome]:
         """Locks and checks dead letters; counts those that are left out."""

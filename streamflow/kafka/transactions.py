@@ -146,9 +146,9 @@ class KafkaSink:
         for topic, partition, first, end, cause in output.gaps:
             known = self._lost.get((topic, partition), ())
             self._lost[topic, partition] = (*known, LostRange(first, end, cause))
-        self._transact(
-            output.records, [self._as_committed(position, output) for position in output.positions]
-        )
+        moved = [self._as_committed(position, output) for position in output.positions]
+        with output.around():
+            self._transact(output.records, moved)
         if self._limit is not None:
             self._limit.kept()
 

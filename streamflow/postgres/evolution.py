@@ -15,6 +15,7 @@ from streamflow.postgres.rows.read_back import event_of
 from streamflow.postgres.tables import UNKNOWN_FIELDS, Column, event_columns, event_table
 from streamflow.records import Rejection
 from streamflow.stream import Stream
+from streamflow.trace_context import TRACEPARENT
 from streamflow.units import counted, either
 from streamflow.user_code import name_of_fault
 
@@ -137,6 +138,8 @@ def level_of(changes: Iterable[Change]) -> Level:
 def _added(stream: Stream, column: Column) -> Change:
     if column.name == UNKNOWN_FIELDS:
         return Change(Level.SAFE, "fields that the contract does not declare are kept")
+    if column.name == TRACEPARENT and stream.trace:
+        return Change(Level.SAFE, "rows keep the trace of their record")
     if all(
         column.name in model.model_fields and model.model_fields[column.name].is_required()
         for model in stream.decoder.models
@@ -319,7 +322,8 @@ def _still_sent(
     """Fields that are gone, and that producers still send."""
     if stream.unknown_fields != "forbid":
         return []
-    declared = {column.name for column in event_columns(stream)}
+    # A trace is in a record's headers, and not sent as a field.
+    declared = {TRACEPARENT, *(column.name for column in event_columns(stream))}
     sent = Counter(
         name
         for row in rows

@@ -21,6 +21,7 @@ from typing import (
 from streamflow.errors import ConfigurationError
 from streamflow.postgres.column_types import JSON, column_type
 from streamflow.stream import Stream
+from streamflow.trace_context import TRACEPARENT
 
 # What the loader adds to the contract's fields.
 _ORIGIN: Final = ("origin_topic", "origin_partition", "origin_offset")
@@ -224,7 +225,7 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
     models, decoder = stream.decoder.models, stream.decoder
     for model in models:
         for name, schema in decoder.fields_of(model).items():
-            if fault := _name_fault(name, upserts=upserts):
+            if fault := _name_fault(name, stream):
                 faults.append(
                     f"the field name {name[:80]} {fault}; rename it, and keep the name in JSON "
                     "with Field(alias=…)"
@@ -249,8 +250,7 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
             columns[name] = Column(name, kind, nullable or (known is not None and known.nullable))
     if faults:
         raise ColumnFaults(stream.name, list(dict.fromkeys(faults)))
-    if stream.unknown_fields == "keep":
-        columns[UNKNOWN_FIELDS] = Column(UNKNOWN_FIELDS, JSON, nullable=True)
+    columns |= _columns_by_choice(stream)
     if upserts:
         kept = {stream.event_time, *stream.primary_key}
         columns = {
@@ -269,9 +269,21 @@ def event_columns(stream: Stream) -> tuple[Column, ...]:
     return (*columns.values(), *own, *times)
 
 
-def _name_fault(name: str, *, upserts: bool) -> str | None:
+def _columns_by_choice(stream: Stream) -> dict[str, Column]:
+    """The columns besides those of fields that a declaration asks for."""
+    columns = {}
+    if stream.unknown_fields == "keep":
+        columns[UNKNOWN_FIELDS] = Column(UNKNOWN_FIELDS, JSON, nullable=True)
+    if stream.trace:
+        columns[TRACEPARENT] = Column(TRACEPARENT, "text", nullable=True)
+    return columns
+
+
+def _name_fault(name: str, stream: Stream) -> str | None:
     """Why a column cannot have the name of a field; None if it can."""
-    reserved = {UNKNOWN_FIELDS, *ORIGIN_COLUMNS, *TIME_COLUMNS, *((DELETED,) if upserts else ())}
+    reserved = {UNKNOWN_FIELDS, *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    reserved |= {DELETED} if stream.mode == "upsert" else set()
+    reserved |= {TRACEPARENT} if stream.trace else set()
     if name in reserved:
         return "is taken by the loader"
     if name in _SYSTEM_COLUMNS:
@@ -285,10 +297,11 @@ def event_table(stream: Stream) -> Table:
     """How the rows of a stream's events are loaded. The event time and what follows it come last in a
     line: that part is made in one step."""
     types = {column.name: column.type.partition("(")[0] for column in event_columns(stream)}
-    taken = {stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS}
+    last = (TRACEPARENT,) if stream.trace else ()
+    taken = {stream.event_time, *ORIGIN_COLUMNS, *TIME_COLUMNS, *last}
     columns = (
         *(name for name in types if name not in taken),
-        stream.event_time, "origin_offset", "origin_topic", "origin_partition", "appended_at",
+        stream.event_time, "origin_offset", "origin_topic", "origin_partition", "appended_at", *last,
     )  # fmt: skip
     return Table(
         name=stream.event_table,

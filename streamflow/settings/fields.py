@@ -70,12 +70,12 @@ def _require_safe(url: str) -> str:
 # Where a client secret is sent to.
 TokenUrl = Annotated[str, AfterValidator(_require_safe)]
 
-_REGISTRY_URL: Final = re.compile(r"https?://[^@/?#\s]+(/[^@?#\s]*)?")
+_SERVER_URL: Final = re.compile(r"https?://[^@/?#\s]+(/[^@?#\s]*)?")
 
 
 def without_credentials(url: str) -> str:
     """The same URL. Raises ValueError if it is none of a server, or holds a password."""
-    if not _REGISTRY_URL.fullmatch(url):
+    if not _SERVER_URL.fullmatch(url):
         raise ValueError(
             "write http(s)://HOST:PORT/PATH, and user and password into settings of their own"
         )
@@ -83,7 +83,7 @@ def without_credentials(url: str) -> str:
 
 
 # What messages and logs of libraries may quote.
-RegistryUrl = Annotated[str, AfterValidator(without_credentials)]
+ServerUrl = Annotated[str, AfterValidator(without_credentials)]
 
 # RFC 4422 has names in capitals only, and librdkafka knows no others.
 SaslMechanism = Annotated[str, AfterValidator(str.upper)]

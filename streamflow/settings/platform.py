@@ -16,6 +16,7 @@ from streamflow.settings.environment import bypass_proxies, forget, forget_libpq
 from streamflow.settings.fields import (
     HostNames,
     SaslMechanism,
+    ServerUrl,
     Texts,
     TokenUrl,
     UserPath,
@@ -74,6 +75,7 @@ _dagster = group("Dagster")
 _bridge = group("Bridge")
 _ingest = group("HTTP ingest")
 _breaker = group("Circuit breaker")
+_lineage = group("Lineage and traces")
 
 
 class Settings(BaseSettings):
@@ -249,6 +251,26 @@ class Settings(BaseSettings):
         10,
         "from how many keys without an accepted record on the release is blamed, instead of a producer",
         ge=1,
+    )
+
+    tracing: bool = _lineage(
+        False,
+        "`true` sends OpenTelemetry spans of batches to `OTEL_EXPORTER_OTLP_ENDPOINT`, by OTLP over HTTP",
+        shown="`false`",
+    )
+    openlineage_url: ServerUrl | None = _lineage(
+        None,
+        "server that OpenLineage events are sent to, without user and password; none are sent without it",
+        alias="OPENLINEAGE_URL",
+    )
+    openlineage_api_key: SecretStr | None = _lineage(
+        None, "API key of that server, sent as a bearer token", alias="OPENLINEAGE_API_KEY"
+    )
+    openlineage_namespace: str = _lineage(
+        "streamflow", "namespace of the jobs in these events", alias="OPENLINEAGE_NAMESPACE"
+    )
+    openlineage_seconds: float = _lineage(
+        60.0, "seconds between two `RUNNING` events of a worker, at least 1", ge=1
     )
 
     @model_validator(mode="before")

@@ -2,14 +2,14 @@
 
 from pydantic import SecretStr
 
-from streamflow.settings.fields import RegistryUrl, UserPath, group
+from streamflow.settings.fields import ServerUrl, UserPath, group
 from streamflow.settings.platform import Settings, read_settings
 
 _registry = group("Schema registry")
 
 
 class RegistrySettings(Settings):
-    schema_registry_url: RegistryUrl | None = _registry(
+    schema_registry_url: ServerUrl | None = _registry(
         None,
         "Confluent's schema registry, or one with its API, as `https://host:8081`; "
         "see [formats](formats.md#a-schema-registry)",

@@ -133,7 +133,12 @@ def replay_op(
         if config.plan_id is not None:
             config.require_plan_alone()
             report = apply(
-                settings, streams, config.plan_id, requested_by=by, on_progress=_logged(context)
+                settings,
+                streams,
+                config.plan_id,
+                requested_by=by,
+                on_progress=_logged(context),
+                run_id=context.run_id,
             )
         else:
             filters = config.model_dump(include=_FILTERS)
@@ -152,6 +157,7 @@ def replay_op(
                     requested_by=by,
                     on_plan=lambda planned: context.log.info(planned.summary()),
                     on_progress=_logged(context),
+                    run_id=context.run_id,
                 )
     context.log.info(report.summary())
     metadata = _metadata(report)

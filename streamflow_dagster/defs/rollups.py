@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import dagster as dg
@@ -24,6 +25,7 @@ from streamflow_dagster.catalog import (
 )
 from streamflow_dagster.defs.rollups_sql import roll_causes, roll_days, roll_hours, rollups_of
 from streamflow_dagster.failures import as_dagster_failure, each_stream, retrying
+from streamflow_dagster.lineage import causes_job, daily_job, hourly_job, lineage_of_step
 from streamflow_dagster.resources import Platform
 
 _T = TypeVar("_T")
@@ -113,13 +115,14 @@ def _hourly(streams: tuple[Stream, ...], settings: OrchestrationSettings) -> dg.
     ) -> dg.MaterializeResult[Any]:
         start, end = context.partition_time_window
         now = platform.settings()
-        with as_dagster_failure(), platform.database(now) as connection:
-            rows = sum(
-                _each(
-                    platform.streams(now),
-                    lambda stream: roll_hours(connection, stream, start, end),
-                )
-            )
+        known, title = platform.streams(now), HOURLY.path[-1]
+        with (
+            as_dagster_failure(),
+            lineage_of_step(now, known, partial(hourly_job, columns=_HOURLY_COLUMNS)) as written,
+            platform.database(now) as connection,
+        ):
+            rows = sum(_each(known, lambda stream: roll_hours(connection, stream, start, end)))
+            written[title] = rows
         hours = round((end - start) / timedelta(hours=1))
         return dg.MaterializeResult(metadata={"rows": rows, "hours": hours})
 
@@ -143,12 +146,17 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
     )
     def daily_rollup(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with as_dagster_failure(), platform.database(settings) as connection:
-            sharing = [
-                stream
-                for stream in platform.streams(settings)
-                if rollup.table in {own.table for own in rollups_of(stream)}
-            ]
+        sharing = [
+            stream
+            for stream in platform.streams(settings)
+            if rollup.table in {own.table for own in rollups_of(stream)}
+        ]
+        job = partial(daily_job, rollup=rollup, columns=columns)
+        with (
+            as_dagster_failure(),
+            lineage_of_step(settings, sharing, job) as written,
+            platform.database(settings) as connection,
+        ):
             done = _each(
                 sharing,
                 lambda stream: roll_days(connection, stream, rollup, rollup.parameters(settings)),
@@ -162,7 +170,7 @@ def _daily(rollup: DailyRollup, streams: Sequence[Stream]) -> dg.AssetsDefinitio
                 _SHOWN,
             )
             top = _table(connection.execute(query))
-        rows = sum(number for number, _ in done)
+            rows = written[rollup.table] = sum(number for number, _ in done)
         days = {day for _, computed in done for day in computed}
         return dg.MaterializeResult(metadata={"rows": rows, "days_computed": len(days), "top": top})
 
@@ -191,8 +199,13 @@ def _causes() -> dg.AssetsDefinition:
     )
     def dead_letters_by_cause(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
         settings = platform.settings()
-        with as_dagster_failure(), platform.database(settings) as connection:
-            rows = roll_causes(connection)
+        job = partial(causes_job, columns=_CAUSES_COLUMNS)
+        with (
+            as_dagster_failure(),
+            lineage_of_step(settings, platform.streams(settings), job) as written,
+            platform.database(settings) as connection,
+        ):
+            rows = written[CAUSES.path[-1]] = roll_causes(connection)
             causes = _table(
                 connection.execute(
                     "SELECT topic, error_code, stage, sum(letters)::bigint AS letters,"

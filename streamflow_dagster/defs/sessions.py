@@ -1,6 +1,7 @@
 """Sessions of the loaded rows, as assets, and their checks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import dagster as dg
@@ -24,6 +25,7 @@ from streamflow_dagster.defs.rollups import FRESHNESS
 from streamflow_dagster.defs.session_checks_sql import find_overlaps, find_uncounted, judged
 from streamflow_dagster.defs.sessions_sql import compute_sessions
 from streamflow_dagster.failures import as_dagster_failure, each_stream, retrying
+from streamflow_dagster.lineage import lineage_of_step, sessions_job
 from streamflow_dagster.resources import Platform
 from streamflow_dagster.verdicts import CheckResult
 
@@ -84,12 +86,19 @@ def _sessions(entry: SessionEntry) -> dg.AssetsDefinition:
         retry_policy=retrying(),
     )
     def sessions(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
-        with as_dagster_failure(), platform.database(platform.settings()) as connection:
+        settings = platform.settings()
+        with (
+            as_dagster_failure(),
+            lineage_of_step(settings, [stream], partial(sessions_job, table=table)) as written,
+            platform.database(settings) as connection,
+        ):
             done, refused = each_stream([stream], lambda _: compute_sessions(connection, table))
-        if refused:
-            raise dg.Failure(
-                description=f"PostgreSQL refuses the query for {refused[0]}", allow_retries=False
-            )
+            if refused:
+                raise dg.Failure(
+                    description=f"PostgreSQL refuses the query for {refused[0]}",
+                    allow_retries=False,
+                )
+            written[table.name] = done[0].sessions
         # No key and no value: Dagster keeps what it shows, and cannot forget (G16).
         return dg.MaterializeResult(
             metadata={

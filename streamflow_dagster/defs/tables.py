@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
@@ -24,6 +25,7 @@ from streamflow_dagster.catalog import (
 )
 from streamflow_dagster.defs.topics import FRESHNESS
 from streamflow_dagster.failures import as_dagster_failure, retrying
+from streamflow_dagster.lineage import lineage_of_step, load_job
 from streamflow_dagster.resources import Platform
 from streaming_workers.drain import Drained, drain
 from streaming_workers.runtime.watchdog import no_endless_call
@@ -102,8 +104,11 @@ def _table_asset(entry: TableEntry) -> dg.AssetsDefinition:
         streams = platform.streams(settings)
         bound = structlog.contextvars.bound_contextvars(asset=entry.key.to_user_string())
         hung = no_endless_call(settings.stall_seconds, "drain", "nothing is lost: drain again")
-        with as_dagster_failure(), bound, hung:
+        job = partial(load_job, key=entry.key, table=entry.table.name)
+        lineage = lineage_of_step(settings, streams, job)
+        with as_dagster_failure(), bound, hung, lineage as written:
             done = drain(settings, streams, entry.topics, limit=settings.drain_seconds)
+            written[entry.table.name] = done.rows
         metadata = _metadata(done)
         if entry.windows is not None:
             metadata |= _figures(platform, settings, entry.windows)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice, repeat
 from typing import Literal
 
@@ -23,12 +24,13 @@ from streamflow.errors import Unavailable, UsageError
 from streamflow.kafka import clients
 from streamflow.kafka.producing import produce
 from streamflow.producer.lines import Accepted, LineReader
-from streamflow.records import OutRecord, Rejection
+from streamflow.records import Headers, OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
 from streamflow.units import counted
 from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
+from streaming_workers.tracing import NoTraces, Traces
 
 OnInvalid = Literal["stop", "skip", "send"]
 # Seconds to wait before an event is sent.
@@ -60,14 +62,17 @@ def simulate(
     rate: float,
     count: int | None,
     on_record: Callable[[Stream], None] = lambda _stream: None,
+    traces: Traces | None = None,
 ) -> Sent:
     """Sends simulated events of streams, at a steady rate in turn, until `count` of each are sent or `stop`
     is set. Raises Unavailable if the broker did not take a record in time.
 
     Args:
         rate: events of each stream in a second.
+        traces: where each record begins one; None for none.
     """
     most = None if count is None else count * len(sources)
+    send = (traces or NoTraces()).send
     sent, client = Sent(), clients.producer(settings)
     failures: list[KafkaError] = []
 
@@ -83,11 +88,12 @@ def simulate(
     for stream, record in islice(_in_turn(sources), most):
         if stop.is_set():
             break
-        produce(
-            client,
-            OutRecord(stream.topic, record.key, record.value, []),
-            on_delivery=delivered,
-        )
+        with send(stream.topic) as headers:
+            produce(
+                client,
+                OutRecord(stream.topic, record.key, record.value, headers),
+                on_delivery=delivered,
+            )
         sent.records += 1
         if record.code is not None:
             sent.invalid[record.code.value] += 1
@@ -131,6 +137,7 @@ class FileRun:
         source: what is sent; `resume` finds a file by the absolute form of its path. It is closed at the end.
         on_invalid: what to do with a line that breaks the contract.
         report: is called with the number of each such line and what is wrong with it.
+        traces: where each transaction begins one, which its records belong to; None for none.
     """
 
     def __init__(
@@ -141,6 +148,7 @@ class FileRun:
         source: Source,
         on_invalid: OnInvalid,
         report: Callable[[int, Rejection], None],
+        traces: Traces | None = None,
     ) -> None:
         self._settings = settings
         self._stream = stream
@@ -151,6 +159,8 @@ class FileRun:
         self._report = report
         self._sent = Sent()
         self._client: Producer  # of the transactions of `run`
+        self._traces = traces or NoTraces()
+        self._headers: Headers = []  # of the records of a transaction
 
     def run(
         self,
@@ -180,14 +190,15 @@ class FileRun:
             done, size, digest = start.lines, start.bytes, self._skip(source, start)
             sent.skipped_before = start.skipped
             for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
-                with clients.kafka_errors():
-                    self._client.begin_transaction()
-                    taken, refusal = self._produce(lines, done + 1, pace, stop)
-                # What comes before a line that stops the run is sent.
-                done, size = done + taken, size + sum(map(len, lines[:taken]))
-                digest.update(b"".join(lines[:taken]))
-                skipped = sent.skipped_before + sent.skipped
-                transactions.commit(FileProgress(done, size, digest.hexdigest(), skipped))
+                with self._traces.send(self._stream.topic, len(lines)) as self._headers:
+                    with clients.kafka_errors():
+                        self._client.begin_transaction()
+                        taken, refusal = self._produce(lines, done + 1, pace, stop)
+                    # What comes before a line that stops the run is sent.
+                    done, size = done + taken, size + sum(map(len, lines[:taken]))
+                    digest.update(b"".join(lines[:taken]))
+                    skipped = sent.skipped_before + sent.skipped
+                    transactions.commit(FileProgress(done, size, digest.hexdigest(), skipped))
                 if refusal is not None:
                     raise refusal
                 on_bytes(sum(map(len, lines)))
@@ -213,8 +224,8 @@ class FileRun:
         The loop is on the path of every event: nothing is looked up or called in it that could be
         outside. No delivery report is needed: the commit fails without it.
         """
-        client, topic, sent = self._client, self._stream.topic, self._sent
-        queue = client.produce
+        client, topic, sent, headers = self._client, self._stream.topic, self._sent, self._headers
+        queue = partial(client.produce, headers=[*headers]) if headers else client.produce
         for begin in range(0, len(lines), _LINES_AT_ONCE):
             some = lines[begin : begin + _LINES_AT_ONCE]
             # Whoever sets the pace asks an event for its time.
@@ -235,7 +246,7 @@ class FileRun:
                     queue(topic, value, key)
                 except BufferError:
                     # Waits for room.
-                    produce(client, OutRecord(topic, key, value, []))
+                    produce(client, OutRecord(topic, key, value, headers))
                 sent.records += 1
         return len(lines), None
 
@@ -273,7 +284,7 @@ class FileRun:
             return found
         # Its dead letter names the fault that is left.
         self._report(number, found)
-        produce(self._client, OutRecord(self._stream.topic, None, redacted, []))
+        produce(self._client, OutRecord(self._stream.topic, None, redacted, self._headers))
         self._sent.records += 1
         self._sent.invalid[found.code.value] += 1
         return None

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import structlog
 from confluent_kafka import KafkaException
@@ -28,6 +28,7 @@ from streamflow.flow import Partition
 from streamflow.kafka import clients, offsets
 from streamflow.kafka.topic_ids import TopicWatch, topic_ids
 from streamflow.kafka.transactions import TRANSACTION_CALLS
+from streamflow.lineage.runs import WorkerLineage
 from streamflow.records import Position
 from streamflow.settings import Settings
 from streaming_workers.reporting import Reporter
@@ -37,6 +38,7 @@ from streaming_workers.runtime.job import AskLeftOut, Job, LeftOut, SinkFactory
 from streaming_workers.runtime.process import end_soon_after_signal, repeat_sessions
 from streaming_workers.runtime.session import Session
 from streaming_workers.runtime.watchdog import Watchdog
+from streaming_workers.tracing import traces_of
 
 log = structlog.get_logger()
 
@@ -55,6 +57,7 @@ class Worker:
         accept_rejects: no circuit breaker.
         ping: raises if what the sink depends on, besides Kafka, does not answer.
         left_out: what a session does not read. Asked again while there is anything.
+        lineage: is told what it has written.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Worker:
         accept_rejects: bool = False,
         ping: Callable[[], None] = lambda: None,
         left_out: AskLeftOut = lambda _client: LeftOut(),
+        lineage: WorkerLineage | None = None,
     ) -> None:
         self._settings = settings
         self._job = job
@@ -89,6 +93,8 @@ class Worker:
         self._admin = clients.admin(settings)
         self._topics = TopicWatch(self._admin)
         self._reporter = Reporter.of(settings, job.name)
+        self._lineage = lineage or WorkerLineage(settings, (), job.name)
+        self._traces = traces_of(settings, f"streamflow-{job.name}", job.group)
 
     def run(self, health_port: int = 0) -> None:
         """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
@@ -99,7 +105,10 @@ class Worker:
         )
         # What is not committed is read again by the next worker, so ending hard is safe; hanging on a
         # broker that is gone is not (G10).
-        with end_soon_after_signal(), server, self._watchdog, self._reporter:
+        with (
+            end_soon_after_signal(), closing(self._traces), server, self._watchdog, self._reporter,
+            self._lineage,
+        ):  # fmt: skip
             log.info("worker started", health_port=server.port)
             repeat_sessions(self._try_session, self._stop)
         log.info("worker stopped")
@@ -164,23 +173,28 @@ class Worker:
         try:
             while not self._stop.is_set() and not self._can_run_more():
                 self._watchdog.turned()
-                batch = session.consume()
-                self._joined = session.joined
-                if not session.joined:
-                    self._trouble = f"waiting for partitions of group {self._job.group}"
-                output = self._job.process(batch)
-                if output is None or not output.positions:
-                    session.flush()
-                    if session.joined:
-                        self._report({})
-                    continue
-                session.commit(batch, output)
+                self._turn(session)
             if session.joined:
                 session.finish()
             session.flush()
         finally:
             self._session, self._joined = None, False
             session.close()
+
+    def _turn(self, session: Session) -> None:
+        batch = session.consume()
+        self._joined = session.joined
+        if not session.joined:
+            self._trouble = f"waiting for partitions of group {self._job.group}"
+        with self._traces.batch(batch) as span:
+            output = self._job.process(batch)
+            if output is not None and output.positions:
+                span.hand_over(output)
+                session.commit(batch, output)
+                return
+        session.flush()
+        if session.joined:
+            self._report({})
 
     def _leave_out(self) -> None:
         self._asked_left_out = time.monotonic()
@@ -218,6 +232,7 @@ class Worker:
 
     def _on_durable(self, batch: BatchMetrics) -> None:
         batch.publish()
+        self._lineage.note(batch.records_out)
         self._report(batch.records_out)
 
     def _report(self, made: Mapping[str, int]) -> None:

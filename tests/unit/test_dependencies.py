@@ -23,6 +23,8 @@ CORE = ("streamflow", "streaming_workers", "streamflow_cli", "streamflow_stack")
 # Of core packages, what is imported for a part of an extra alone.
 OF_EXTRAS = (
     "streamflow/export/parquet_files.py",
+    "streamflow/lineage/",
+    "streaming_workers/spans.py",
     "streaming_workers/producer/parquet_rows.py",
     "streamflow/web_limits.py",
     "streaming_workers/bridge/",

@@ -204,6 +204,16 @@ def test_fields_that_are_sent_and_ignored() -> None:
     assert judge_rows(stream, STORED, ROWS, {}) == []
 
 
+def test_traces_that_rows_keep_or_keep_no_more() -> None:
+    traced, untraced = stream_of(BEFORE, trace=True), stream_of(BEFORE)
+    [change] = classify(STORED, traced)
+    assert (change.level, change.what) == (SAFE, "rows keep the trace of their record")
+    [change] = classify(stored_of(traced), untraced)
+    assert change.level is SAFE
+    kept = [row(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+    assert judge_rows(untraced, stored_of(traced), kept, {}) == []
+
+
 def test_a_field_that_only_one_model_requires() -> None:
     """Its column may be empty, so it shows in the rows alone."""
     base = create_model("Base", __base__=Event, moment=(Timestamp, ...))

@@ -228,7 +228,7 @@ def test_wrong_arguments_stop_only_their_own_stream(
         (
             "wrong.py, line 4: Stream has no argument partitions: its arguments are name, contract, table, "
             "key, event_time, private_fields, private_values, unknown_fields, windows, notify, simulate, "
-            "rollups, decode, mode, primary_key, topics, prefix"
+            "rollups, decode, mode, primary_key, trace, topics, prefix"
         ),
         (
             'wrong.py, line 4: windows must be a TumblingWindow, as in windows=TumblingWindow("10s", '

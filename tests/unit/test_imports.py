@@ -5,7 +5,18 @@ import sys
 
 import pytest
 
-_HEAVY = ("alembic", "altair", "dagster", "numpy", "pandas", "pyarrow", "sqlalchemy", "streamlit")
+_HEAVY = (
+    "alembic",
+    "altair",
+    "dagster",
+    "numpy",
+    "openlineage",
+    "opentelemetry",
+    "pandas",
+    "pyarrow",
+    "sqlalchemy",
+    "streamlit",
+)
 _SHOW = "import sys; print(*sys.modules)"
 
 
@@ -53,4 +64,6 @@ def test_status_imports_nothing_of_what_starts_parts() -> None:
 
 
 def test_a_dashboard_without_a_session_has_not_imported_its_pages() -> None:
-    assert imported_with("streamlit_app.app").isdisjoint({"altair", "numpy", "pandas", "pyarrow"})
+    assert imported_with("streamlit_app.app").isdisjoint(
+        {"altair", "numpy", "openlineage", "opentelemetry", "pandas", "pyarrow"}
+    )

@@ -152,12 +152,14 @@ class EventRows:
 
     Attributes:
         table: that they go into.
+        trace: whether rows keep the trace of their record.
         packers: what makes binary rows of events, by their type.
     """
 
     def __init__(self, stream: Stream, keys: PiiKeys | None = None) -> None:
         self.table = event_table(stream)
         self._topic = stream.topic
+        self.trace = stream.trace
         self._primary_key = stream.primary_key
         columns = {column.name: column for column in event_columns(stream)}
         self._formats = [format_of(columns[name].type) for name in self.table.columns]
@@ -235,13 +237,19 @@ class EventRows:
         return rows
 
     def tails(self, partition: int, stamps: Iterable[tuple[int, int]]) -> list[bytes]:
-        """The ends of the rows of a partition's records, by their time stamps."""
+        """The ends of the rows of a partition's records, by their time stamps; without their traces, which
+        `traced` adds."""
         last, tail, tails = (0, -1), self._tail(partition, (0, -1)), []
         for stamp in stamps:
             if stamp != last:
                 last, tail = stamp, self._tail(partition, stamp)
             tails.append(tail)
         return tails
+
+    @staticmethod
+    def traced(tails: Iterable[bytes], traces: Iterable[bytes | None]) -> list[bytes]:
+        """The ends of rows with the traces of their records."""
+        return [tail + tail_of([trace]) for tail, trace in zip(tails, traces, strict=True)]
 
     def _tail(self, partition: int, stamp: tuple[int, int]) -> bytes:
         appended = appended_at(stamp)
@@ -258,33 +266,48 @@ class EventRows:
         )
 
     def deletion_line(
-        self, deletion: Deletion, identity: Origin, appended: tuple[int, int]
+        self,
+        deletion: Deletion,
+        identity: Origin,
+        appended: tuple[int, int],
+        trace: bytes | None = None,
     ) -> bytes:
         """The line of a tombstone: it happened when the broker appended it."""
         values = dict(zip(self._primary_key, deletion.key, strict=True)) | {DELETED: True}
         fields = [values.get(column.name) for column in self._fields]
-        return _line(fields, deletion_time(appended), identity, appended)
+        return self._line(fields, deletion_time(appended), identity, appended, trace)
 
-    def line(self, event: Event, identity: Origin, appended: tuple[int, int]) -> bytes:
-        """The line of one event."""
+    def line(
+        self,
+        event: Event,
+        identity: Origin,
+        appended: tuple[int, int],
+        trace: bytes | None = None,
+    ) -> bytes:
+        """The line of one event. `trace` is kept where rows keep it."""
         model, get = type(event), self._getters[type(event)]
         names = [column.name for column in self._present(model)]
         found = [getattr(event, name) for name in names] if get is None else get(event)
         values = {DELETED: False} | dict(zip(names, found, strict=True))
         fields = [values.get(column.name) for column in self._fields]
-        return _line(fields, self._time_of(event), identity, appended)
+        return self._line(fields, self._time_of(event), identity, appended, trace)
+
+    def _line(
+        self,
+        fields: Sequence[Any],
+        moment: datetime,
+        identity: Origin,
+        appended: tuple[int, int],
+        trace: bytes | None,
+    ) -> bytes:
+        topic, partition, offset = identity
+        last = [trace and trace.decode()] if self.trace else []
+        return line_of([*fields, moment, offset, topic, partition, appended_at(appended), *last])
 
 
 # What stands in columns that are none of a model's fields.
 _ABSENT: Final = {DELETED: tail_of([b"\x00"])}
 _OF_DELETION: Final = {DELETED: tail_of([b"\x01"])}
-
-
-def _line(
-    fields: Sequence[Any], moment: datetime, identity: Origin, appended: tuple[int, int]
-) -> bytes:
-    topic, partition, offset = identity
-    return line_of([*fields, moment, offset, topic, partition, appended_at(appended)])
 
 
 def _types_of_fields(stream: Stream, model: type[Event]) -> list[tuple[type, set[str]]]:

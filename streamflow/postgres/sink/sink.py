@@ -188,7 +188,7 @@ class PostgresSink:
 
     def _keep(self, output: Output) -> None:
         started = time.monotonic()
-        with self._reset_on_error(), translated():
+        with output.around(), self._reset_on_error(), translated():
             self._prepare_days(output)
             stored, resolved, slow = self._store(output)
         if self._limit is not None:
