@@ -33,6 +33,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from streamflow.errors import StreamFlowError
+from streamflow.extras import DISTRIBUTION
 from streamflow.flow import Batch, Output, Partition
 from streamflow.records import Headers, Record, headers_of, last_header
 from streamflow.trace_context import TRACEPARENT, TRACESTATE, traceparent_of
@@ -54,7 +55,7 @@ class Spans:
         named = Resource.create({"service.name": service}).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=named, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(_Exporter()))
-        self._tracer = self._provider.get_tracer("streamflow", version("streamflow"))
+        self._tracer = self._provider.get_tracer("streamflow", version(DISTRIBUTION))
         self._group: dict[str, Any] = (
             {} if group is None else {"messaging.consumer.group.name": group}
         )

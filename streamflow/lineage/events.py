@@ -18,9 +18,10 @@ from openlineage.client.facet_v2 import (
     sql_job,
 )
 
+from streamflow.extras import DISTRIBUTION
 from streamflow.lineage.datasets import Dataset, Job, Source
 
-_PRODUCER: Final = f"urn:streamflow:{version('streamflow')}"
+_PRODUCER: Final = f"urn:streamflow:{version(DISTRIBUTION)}"
 
 
 class RunOf(NamedTuple):
@@ -71,7 +72,7 @@ def event_of(
 def _run_facets(run: RunOf, failure: str | None) -> dict[str, Any]:
     facets: dict[str, Any] = {
         "processing_engine": processing_engine_run.ProcessingEngineRunFacet(
-            version=version("streamflow"), name="streamflow", producer=_PRODUCER
+            version=version(DISTRIBUTION), name="streamflow", producer=_PRODUCER
         )
     }
     if run.parent is not None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from streamflow import extras
 from streamflow.errors import StreamFlowError
 from streamflow.lineage.datasets import Job, Names
 from streamflow.lineage.streams import StreamDatasets

@@ -1,6 +1,5 @@
 """What lineage says of streams, jobs and runs, and when it says nothing."""
 
-import sys
 import uuid
 from typing import Any
 
@@ -14,7 +13,9 @@ import two_streams
 from faults import wait_until
 from openlineage_schemas import require_valid
 from receivers import LineageReceiver
+from streamflow import extras
 from streamflow.errors import ConfigurationError, Unavailable
+from streamflow.extras import ExtraMissing
 from streamflow.lineage import sender
 from streamflow.lineage.datasets import Dataset, How, Job, Names, Source
 from streamflow.lineage.events import RunOf, event_of
@@ -246,11 +247,11 @@ def test_a_key_is_sent_as_a_token() -> None:
 
 
 def test_off_is_the_default_and_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openlineage.client.event_v2", None)
+    monkeypatch.setattr(extras, "is_installed", lambda _extra: False)
     with lineage_of(Settings(), (), lambda _: pytest.fail("asked for")) as rows:
         rows["t"] = 1
     with WorkerLineage(Settings(), [USER_EVENTS], "loader") as off:
         off.note({"events": 1})
     on = SETTINGS.model_copy(update={"openlineage_url": "http://127.0.0.1:1"})
-    with pytest.raises(ConfigurationError, match=r"pip install 'streamflow\[lineage\]'"):
+    with pytest.raises(ExtraMissing, match=r"pip install 'streamflow-kafka\[lineage\]'"):
         WorkerLineage(on, [USER_EVENTS], "loader")

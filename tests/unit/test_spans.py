@@ -1,6 +1,5 @@
 """What spans say, and when there are none."""
 
-import sys
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -9,7 +8,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from loads import FakeRecord, batch, event, events
-from streamflow.errors import ConfigurationError, Unavailable
+from streamflow import extras
+from streamflow.errors import Unavailable
+from streamflow.extras import ExtraMissing
 from streamflow.flow import Output
 from streamflow.settings import Settings
 from streaming_workers.spans import MOST_LINKS, Spans, links_of
@@ -106,7 +107,7 @@ def test_a_batch_of_which_nothing_becomes_ends_at_once(recorded: Recorded) -> No
 
 
 def test_off_is_the_default_and_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "streaming_workers.spans", None)
+    monkeypatch.setattr(extras, "is_installed", lambda _extra: False)
     assert isinstance(traces_of(Settings(), "streamflow-loader"), NoTraces)
-    with pytest.raises(ConfigurationError, match=r"pip install 'streamflow\[tracing\]'"):
+    with pytest.raises(ExtraMissing, match=r"pip install 'streamflow-kafka\[tracing\]'"):
         traces_of(Settings(STREAMFLOW_TRACING=True), "streamflow-loader")
