@@ -166,19 +166,24 @@ def test_a_span_for_each_batch_with_links_to_its_records(traced: Settings, tmp_p
         assert stored == {TRACE, *of_producer}
         for name in ("validator", "analytics", "loader"):
             processed = receiver.spans(f"process {topic}", f"streamflow-{name}")
+            # The loader may find notifications in the same batch, which have the same traces.
+            processed += receiver.spans("process", f"streamflow-{name}")
             linked = {link.span_id.hex() for span in processed for link in span.links}
             expected = {trace.split("-")[2] for trace in {TRACE, REJECTED, *of_producer}}
             assert linked == expected, name
-            assert sum(attributes(span)["messaging.batch.message_count"] for span in processed) == 5
+            count = sum(attributes(span)["messaging.batch.message_count"] for span in processed)
+            assert count == 5 or (name == "loader" and count > 5)
             assert sum(attributes(span)["streamflow.rejected"] for span in processed) == 1
             for span in processed:
                 found = attributes(span)
                 assert span.kind == span.SPAN_KIND_CONSUMER
                 assert found["messaging.system"] == "kafka"
-                assert found["messaging.destination.name"] == topic
+                topics = {each.split("/")[0] for each in found["streamflow.partitions"]}
+                assert (topics == {topic}) == (span.name == f"process {topic}")
+                named = topic if topics == {topic} else None
+                assert found.get("messaging.destination.name") == named
                 assert found["messaging.consumer.group.name"] == traced.group(name)
                 assert found["streamflow.outcome"] == "committed"
-                assert all(each.startswith(f"{topic}/") for each in found["streamflow.partitions"])
             commits = receiver.spans("commit", f"streamflow-{name}")
             parents = {span.parent_span_id for span in commits}
             assert {span.span_id for span in processed} <= parents
