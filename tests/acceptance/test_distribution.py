@@ -186,7 +186,8 @@ def installed(wheel: Path, folder: Folder, extra: str) -> Installation:
 
 
 @pytest.mark.parametrize(
-    "part", ["bridge", "dashboard", pytest.param("dagster", marks=pytest.mark.dist)]
+    "part",
+    ["bridge", *(pytest.param(part, marks=pytest.mark.dist) for part in ("dagster", "dashboard"))],
 )
 def test_an_extra_brings_its_part(
     wheel: Path, folder: Folder, broker: BrokerService, postgres: str, prefix: str, part: str
