@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamflow.errors import StreamFlowError, UsageError
+from streamflow.units import counted
 from streamflow_bench.figures import PATHS, PathName
 from streamflow_bench.peers.place import FOLDER
 from streamflow_bench.peers.programs import PEERS_PYTHON
@@ -92,7 +93,7 @@ def conditions(report: Report, loads: Collection[float]) -> str:
     """When, how often and where it was measured, with load averages before the runs."""
     machine = report["machine"]
     return (
-        f"Measured {report['date'][:10]}: {report['events']:,} events, {report['runs']} rounds; "
+        f"Measured {report['date'][:10]}: {report['events']:,} events, {counted(report['runs'], 'round')}; "
         f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_mb'] / 1000:.0f} GB, broker and "
         f"database on the same machine; load average before a run {min(loads)} to {max(loads)}. Medians, "
         "least and most in brackets."
