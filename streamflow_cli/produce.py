@@ -14,6 +14,7 @@ from streamflow_cli.options import given_options, refuse_options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from streamflow.errors import UsageError
     from streamflow.privacy import Hasher
     from streamflow.records import Rejection
     from streamflow.registry import Streams
@@ -163,6 +164,7 @@ def produce(
         "nothing is lost: --resume continues after what was sent" if resumable else "start it again"
     )
     traces = traces_of(settings, "streamflow-producer")
+    ended: UsageError | None = None
     with closing(traces), no_endless_call(settings.stall_seconds, "produce", advice):
         if opened is None:
             sent = _simulate(settings, sources, stop, rate, count, health_port, traces)
@@ -171,13 +173,15 @@ def produce(
             # Of this stream only: another one's private field may be a plain one here.
             reader = LineReader(target, hasher_for(settings, chosen))
             pacing = _pacing(speed, target) if pace is PaceBy.EVENT_TIME else None
-            sent = _send_file(
+            sent, ended = _send_file(
                 settings, target, reader, opened, on_invalid, stop, resume, pacing, traces
             )
     if as_json:
         print_json(sent, time.monotonic() - began)
     else:
         print_summary(sent, time.monotonic() - began, opened, resume=resume)
+    if ended is not None:
+        raise ended
     raise typer.Exit(1 if sent.skipped or sent.skipped_before or sent.waiting else 0)
 
 
@@ -354,10 +358,13 @@ def _send_file(
     resume: bool,
     pace: "Pace | None",
     traces: "Traces",
-) -> "Sent":
+) -> "tuple[Sent, UsageError | None]":
+    """What was sent, and what has ended the run before the end of the file. Raises UsageError if nothing of
+    it was looked at."""
     from rich.console import Console
     from rich.progress import Progress
 
+    from streamflow.errors import UsageError
     from streaming_workers.producer.file import FileRun
 
     shown = 0
@@ -373,7 +380,13 @@ def _send_file(
     run = FileRun(settings, stream, reader, source, on_invalid.value, report, traces)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(source.path.name, total=source.size or None)
-        return run.run(stop, resume=resume, pace=pace, on_bytes=partial(bar.advance, task))
+        try:
+            run.run(stop, resume=resume, pace=pace, on_bytes=partial(bar.advance, task))
+        except UsageError as error:
+            if run.sent.line == 0:
+                raise
+            return run.sent, error
+        return run.sent, None
 
 
 def _pacing(speed: float, stream: "Stream") -> "Pace":

@@ -11,11 +11,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from streamflow.contract import RFC3339
 from streamflow.errors import UsageError
 from streamflow.stream import Stream
 
 # RFC 8259, section 6; and what writers of tables make of booleans.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+# "2026-03-01 12:00:00+00": a blank instead of the T, and an offset without minutes.
+_SPACED_TIME: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d+)?)(Z|[+-]\d\d)(?::?(\d\d))?", re.ASCII
+)
 _BOOLEANS: Final = {"true": "true", "false": "false"}
 
 
@@ -25,12 +30,14 @@ class Column(NamedTuple):
     Attributes:
         path: names from the event down to the field.
         may_be_text: whether its value may be a text in JSON.
+        is_time: whether that text is a time.
         required: whether each model of the contract asks for it.
     """
 
     path: tuple[str, ...]
     may_be_text: bool
     required: bool
+    is_time: bool = False
 
 
 class Columns:
@@ -90,6 +97,7 @@ class Columns:
             path,
             not found or any(_may_be_text(part, schema) for schema, part in found),
             all(name in schema.get("required", ()) for schema in self._schemas),
+            bool(found) and all(_is_time(part, schema) for schema, part in found),
         )
 
 
@@ -97,7 +105,8 @@ def cell(text: str, column: Column) -> str | None:
     """A cell of text as JSON; None for an absent one.
 
     What is no text in the contract is written as it is where it is JSON: a number, true, false, a list, an
-    object. An empty cell is an absent field, unless it is a text that the contract requires.
+    object. An empty cell is an absent field, unless it is a text that the contract requires. A time as
+    PostgreSQL and pandas write it gets the form of RFC 3339.
     """
     if not text:
         return '""' if column.required and column.may_be_text else None
@@ -106,6 +115,9 @@ def cell(text: str, column: Column) -> str | None:
             return text
         if (boolean := _BOOLEANS.get(text.lower())) is not None:
             return boolean
+    if column.is_time and (time := _SPACED_TIME.fullmatch(text)):
+        day, clock, hours, minutes = time.groups()
+        text = f"{day}T{clock}{hours if hours == 'Z' else f'{hours}:{minutes or 0:0>2}'}"
     return _quoted(text)
 
 
@@ -189,4 +201,13 @@ def _may_be_text(part: Any, schema: Mapping[str, Any]) -> bool:
         if "const" in choice
         else choice.get("type", "string") == "string"
         for choice in _choices(part, schema)
+    )
+
+
+def _is_time(part: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether it is a time, or nothing."""
+    choices = [choice for choice in _choices(part, schema) if choice.get("type") != "null"]
+    return bool(choices) and all(
+        choice.get("format") == "date-time" or choice.get("pattern") == RFC3339
+        for choice in choices
     )

@@ -199,12 +199,18 @@ class FileRun:
                     digest.update(b"".join(lines[:taken]))
                     skipped = sent.skipped_before + sent.skipped
                     transactions.commit(FileProgress(done, size, digest.hexdigest(), skipped))
+                sent.line = done
                 if refusal is not None:
                     raise refusal
                 on_bytes(sum(map(len, lines)))
         sent.line, sent.waiting = done, source.waiting
         sent.finished = not (stop.is_set() or source.waiting)
         return sent
+
+    @property
+    def sent(self) -> Sent:
+        """What was sent so far, also by a run that an error has ended."""
+        return self._sent
 
     def _skip(self, source: Source, start: FileProgress) -> "hashlib._Hash":
         digest = source.skip(start.bytes)

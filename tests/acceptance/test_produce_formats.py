@@ -29,6 +29,8 @@ def test_csv_up_to_a_broken_row_and_on_from_there(stack_settings: Settings, tmp_
     cut = streamflow(stack_settings, "produce", "--from", str(path))
     assert cut.returncode == 2
     assert "record 4 has 2 cells, and the header 5: mend it, and go on with --resume" in cut.stderr
+    assert "sent 3 events" in cut.stdout
+    assert "stopped after record 3: --resume goes on from there" in cut.stderr
     assert ids(stack_settings) == [0, 1, 2]
 
     rows += [ROW.format(3, 3), ROW.format("x", 4), ROW.format(5, 5)]

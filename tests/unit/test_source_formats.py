@@ -239,6 +239,25 @@ def test_rows_of_csv_are_events(
     assert parsed(found) == READ
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("2026-03-01 12:00:02+00", "2026-03-01T12:00:02+00:00"),  # PostgreSQL
+        ("2026-03-01 12:00:02.123456-03:30", "2026-03-01T12:00:02.123456-03:30"),  # pandas
+        ("2026-03-01 12:00:02+0530", "2026-03-01T12:00:02+05:30"),
+        ("2026-03-01 12:00:02Z", "2026-03-01T12:00:02Z"),
+        ("2026-03-01 12:00:02", "2026-03-01 12:00:02"),  # nobody knows which zone
+        ("2026-03-01", "2026-03-01"),
+    ],
+)
+def test_a_time_may_be_written_as_databases_write_it(
+    read: Callable[..., list[bytes]], written: str, read_as: str
+) -> None:
+    header = "id,type,total,comment,discount,timestamp\n"
+    [line] = parsed(read(f"{header}1,a,2,{written},,{written}\n".encode()))
+    assert (line["timestamp"], line["comment"]) == (read_as, written)
+
+
 def test_what_is_no_utf8_stays_as_it_is(read: Callable[..., list[bytes]]) -> None:
     [line] = read(b"id,type,total,comment,discount,timestamp\n1,a,2,\xff\xfe,,b\n")
     assert b'"comment":"\xff\xfe"' in line
