@@ -32,7 +32,7 @@ def new(
     typer.echo(
         f"created {name}: {', '.join(_FILES)}\n\n"
         f"next      cd {name}\n"
-        "          streamflow check     tries the stream\n"
+        "          streamflow check --offline     tries the stream\n"
         "          pytest               tests it, with a real Kafka and PostgreSQL\n"
         "          streamflow up        starts everything"
     )
