@@ -6,9 +6,9 @@ from streamflow.contract import Event
 from streamflow.formats.cloudevents import CloudEvents
 from streamflow.formats.documents import violation
 from streamflow.pii_keys import is_hashed
-from streamflow.privacy import Hasher
 from streamflow.producer.judge import Judge
 from streamflow.records import Headers, OutRecord, Rejection, processing_failed
+from streamflow.registry import hasher_for
 from streamflow.samples.record import SampleRecord
 from streamflow.settings import Settings
 from streamflow.stream import Stream
@@ -20,9 +20,10 @@ Judged = OutRecord | Rejection
 class Intake:
     """Judges the events of one stream, and hashes what is private, in their attributes, too."""
 
-    def __init__(self, stream: Stream, settings: Settings, hasher: Hasher) -> None:
+    def __init__(self, stream: Stream, settings: Settings) -> None:
         self.stream = stream
-        self._hasher = hasher
+        # Of this stream only: another one's private field may be a plain one here.
+        self._hasher = hasher_for(settings, [stream])
         self._judge_all: Callable[[Sequence[Incoming]], Sequence[Judged]]
         if stream.decode is None:
             self._judge = Judge(stream, settings)

@@ -243,7 +243,7 @@ def test_cloud_events_are_kept_with_their_attributes(
 ) -> None:
     made = settings(
         DATABASE_URL=database_url,
-        STREAMFLOW_STREAMS="quick_windows:USER_EVENTS,ingesting:CLOUDS,order_streams:ORDERS",
+        STREAMFLOW_STREAMS="quick_windows:USER_EVENTS,ingesting:CLOUDS,ingesting:TICKETS",
     )
     attributes = {
         "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "login",
@@ -275,6 +275,11 @@ def test_cloud_events_are_kept_with_their_attributes(
             assert (error["index"], error["code"]) == (1, "SCHEMA_VIOLATION")
         plain = worker.post(login(99), path="/v1/streams/clouds")
         assert plain.status_code == 422
+        ticket = {"user_email": "none given", "timestamp": "2026-03-01T12:00:00Z"}
+        assert post(attributes | {"data": ticket}, structured, "/v1/streams/tickets").ok
+        # That field is private in other streams only.
+        [record] = stored_records(made, "tickets")
+        assert json.loads(record.value() or b"") == ticket
         for topic in ("user-events", "clouds"):
             records = stored_records(made, topic)
             assert len(records) == 5
