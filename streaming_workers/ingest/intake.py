@@ -1,6 +1,6 @@
 """What a stream takes by HTTP: the records of events, or why they have none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from streamflow.contract import Event
 from streamflow.formats.cloudevents import CloudEvents
@@ -12,6 +12,7 @@ from streamflow.registry import hasher_for
 from streamflow.samples.record import SampleRecord
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.trace_context import TRACEPARENT, TRACESTATE, trace_headers
 from streaming_workers.ingest.bodies import Incoming
 
 Judged = OutRecord | Rejection
@@ -36,6 +37,18 @@ class Intake:
         sound = [event for event in events if isinstance(event, Incoming)]
         judged = iter(self._judge_all(sound))
         return [event if isinstance(event, Rejection) else next(judged) for event in events]
+
+    def traced(self, records: list[OutRecord], headers: Mapping[str, str]) -> list[OutRecord]:
+        """The records with the trace that their request belongs to, if its headers name one."""
+        given = [
+            (name, headers[name].encode("latin-1"))
+            for name in (TRACEPARENT, TRACESTATE)
+            if name in headers
+        ]
+        trace = trace_headers(given, self._hasher.redact)
+        if not trace:
+            return records
+        return [record._replace(headers=[*record.headers, *trace]) for record in records]
 
     def _of_documents(self, events: Sequence[Incoming]) -> Sequence[Judged]:
         judged = self._judge.judged(event.document for event in events)

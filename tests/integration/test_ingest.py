@@ -296,6 +296,22 @@ def test_cloud_events_are_kept_with_their_attributes(
         assert {event.subject for event in read} == {Hasher().hash("ann@example.com")}  # type: ignore[union-attr]
 
 
+def test_records_belong_to_the_trace_of_their_request(
+    worker: IngestProcess, stack_settings: Settings
+) -> None:
+    parent, key = f"00-{'a' * 32}-{'b' * 16}-01", token_hex(8)
+    assert worker.post(
+        login(1), key=key, headers={"traceparent": parent, "tracestate": "shop=1"}
+    ).ok
+    again = worker.post(login(1), key=key, headers={"traceparent": parent.replace("b", "c")})
+    assert again.headers["idempotency-replayed"] == "true"
+    [record] = stored_records(stack_settings, "user-events")
+    assert record.headers() == [("traceparent", parent.encode()), ("tracestate", b"shop=1")]
+    for wrong in ({"traceparent": "00-ann"}, {"tracestate": "shop=1"}):
+        assert worker.post(login(2), headers=wrong).ok
+    assert [one.headers() for one in stored_records(stack_settings, "user-events")].count(None) == 2
+
+
 def test_more_than_the_queue_holds_is_refused_until_there_is_room(
     own_broker: BrokerService, settings: SettingsFactory, database_url: str, tmp_path: Path
 ) -> None:
