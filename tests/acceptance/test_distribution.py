@@ -254,7 +254,7 @@ from streamflow.lineage.runs import WorkerLineage
 from streamflow.monitoring import configure_logging
 settings = load_settings(OPENLINEAGE_URL="http://127.0.0.1:9")
 configure_logging(settings)
-with WorkerLineage(settings, load_streams(settings), "loader"):
+with WorkerLineage(settings, load_streams(settings), "validator"):
     print("running")
 """
 TRACING = """
