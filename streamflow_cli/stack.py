@@ -106,7 +106,9 @@ def up(
     if detach:
         arguments = [part for name in names for part in ("--without", name)]
         arguments += [] if brokers is None else ["--brokers", str(brokers)]
-        detached.up_detached(load(), arguments, lambda line: console.print(line, markup=False))
+        detached.up_detached(
+            load(), arguments, lambda line: console.print(line, markup=False, soft_wrap=True)
+        )
         return
 
     def when_up(stack: "Stack") -> None:

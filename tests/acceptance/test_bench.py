@@ -205,6 +205,7 @@ def growth_of(report: dict[str, Any]) -> dict[tuple[str, str], dict[int, list[di
     }
 
 
+@pytest.mark.chaos  # a minute; tests/unit/test_bench_growth.py knows the form
 def test_the_cost_of_more_rows_is_measured(stack_settings: Settings, tmp_path: Path) -> None:
     done, report = measured(
         stack_settings,

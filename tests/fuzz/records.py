@@ -214,13 +214,18 @@ class Pipeline:
         assert output is not None
         if len(output.records) != len(events):
             self.findings.problems.append(f"{len(events)} events became {len(output.records)}")
-        for record, out in zip(events, output.records, strict=True):
+        # Dead letters of a part of the batch come before its notifications.
+        order = {
+            (each.topic(), each.partition(), each.offset()): at for at, each in enumerate(events)
+        }
+        made = sorted(output.records, key=lambda each: order.get(_source(each), -1))
+        for record, out in zip(events, made, strict=True):
             code = _code(out)
             self.findings.outcomes[f"validator: {code or 'valid'}"] += 1
             if not code:
                 row = as_stored(record.shape.value)
                 self._valid[record.partition(), record.offset()] = zlib.crc32(row.encode())
-            if not _is_about(record, out):
+            if _source(out) != (record.topic(), record.partition(), record.offset()):
                 self.findings.add("what came of it is about another record", record)
             if _size(out) > MAX_DEAD_LETTER_BYTES:
                 self.findings.add(f"its dead letter has {_size(out)} bytes", record)
@@ -295,17 +300,17 @@ def as_stored(value: bytes | None) -> str:
     return repr(fields)
 
 
-def _is_about(record: FuzzedRecord, out: OutRecord) -> bool:
-    own = Origin(record.topic(), record.partition(), record.offset())
+def _source(out: OutRecord) -> Origin | None:
+    """The record that one was made of."""
     last = dict(out.headers)
-    if _code(out):
-        names = (
-            records.ERROR_TOPIC_HEADER,
-            records.ERROR_PARTITION_HEADER,
-            records.ERROR_OFFSET_HEADER,
-        )
-        return b"/".join(last[name] or b"" for name in names) == own.encode()
-    return last.get(records.SOURCE_HEADER, last[records.ORIGIN_HEADER]) == own.encode()
+    if not _code(out):
+        return Origin.parse(last.get(records.SOURCE_HEADER, last[records.ORIGIN_HEADER]))
+    names = (
+        records.ERROR_TOPIC_HEADER,
+        records.ERROR_PARTITION_HEADER,
+        records.ERROR_OFFSET_HEADER,
+    )
+    return Origin.parse(b"/".join(last[name] or b"" for name in names))
 
 
 def _code(out: OutRecord) -> str:
