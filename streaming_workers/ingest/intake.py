@@ -40,7 +40,7 @@ class Intake:
 
     def traced(self, records: list[OutRecord], headers: Mapping[str, str]) -> list[OutRecord]:
         """The records with the trace that their request belongs to, if its headers name one."""
-        given = [
+        given: Headers = [
             (name, headers[name].encode("latin-1"))
             for name in (TRACEPARENT, TRACESTATE)
             if name in headers
