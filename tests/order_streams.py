@@ -28,5 +28,15 @@ ORDERS = Stream(
     key=lambda order: order.customer,
     topics=Topics(partitions=1),
 )
+
+
+class Ticket(Event):
+    """`user_email` is private in `user-events`, and a plain text here."""
+
+    user_email: str
+    timestamp: Timestamp
+
+
+TICKETS = Stream(name="tickets", contract=Ticket, table="tickets", key="user_email")
 FOREIGN = replace(ORDERS, name="foreign", table="foreign_orders", topics=Topics(managed=False))
 STREAMS = "streamflow.streams.user_events:USER_EVENTS,order_streams:ORDERS"

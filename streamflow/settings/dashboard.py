@@ -111,9 +111,9 @@ class DashboardSettings(AlertSettings):
     @property
     def workers(self) -> dict[str, str]:
         """Where each worker serves its metrics."""
+        ports = (*_METRICS_PORTS, "ingest-health") if self.ingest_enabled else _METRICS_PORTS
         return self.worker_urls or {
-            name.removesuffix("-health"): f"http://{self.host}:{self.port(name)}"
-            for name in _METRICS_PORTS
+            name.removesuffix("-health"): f"http://{self.host}:{self.port(name)}" for name in ports
         }
 
     @property

@@ -25,12 +25,11 @@ from streamflow.settings.environment import is_loopback
 from streamflow.web_limits import LimitedHttp, LimitedWebSocket
 from streaming_workers.bridge.bridge import LONGEST_REQUEST, Bridge
 from streaming_workers.bridge.feed import Feed
-from streaming_workers.runtime.process import end_after, freeze_gc
+from streaming_workers.runtime.process import PATIENCE, end_after, freeze_gc
 from streaming_workers.runtime.web import WebServer, listen
 
 log = structlog.get_logger()
 
-_PATIENCE = 9.0  # seconds from SIGTERM to the end, whatever hangs
 _GOODBYE = 3  # seconds for clients to close their connections
 
 
@@ -117,7 +116,7 @@ class BridgeServer:
     def _on_signal(self) -> None:
         self._server.should_exit = True
         # Ending hard loses nothing here; hanging on a broker that is gone is worse (G10).
-        end_after(_PATIENCE)
+        end_after(PATIENCE)
 
     def _run_feed(self) -> None:
         try:

@@ -196,7 +196,9 @@ class IngestApp:
                 RECORDS_REJECTED.labels(rejection.code.value).inc()
             raise invalid_events(rejected, len(judged))
         records = [one for one in judged if isinstance(one, OutRecord)]
-        return records, fingerprint_of(records) if keyed else b""
+        # Without its trace: a retry may belong to another span.
+        fingerprint = fingerprint_of(records) if keyed else b""
+        return intake.traced(records, headers), fingerprint
 
     async def _store(self, submission: Submission, stored: "asyncio.Future[Outcome]") -> Answer:
         self._submissions.put(submission)

@@ -1,17 +1,18 @@
 """What a stream takes by HTTP: the records of events, or why they have none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from streamflow.contract import Event
 from streamflow.formats.cloudevents import CloudEvents
 from streamflow.formats.documents import violation
 from streamflow.pii_keys import is_hashed
-from streamflow.privacy import Hasher
 from streamflow.producer.judge import Judge
 from streamflow.records import Headers, OutRecord, Rejection, processing_failed
+from streamflow.registry import hasher_for
 from streamflow.samples.record import SampleRecord
 from streamflow.settings import Settings
 from streamflow.stream import Stream
+from streamflow.trace_context import TRACEPARENT, TRACESTATE, trace_headers
 from streaming_workers.ingest.bodies import Incoming
 
 Judged = OutRecord | Rejection
@@ -20,9 +21,10 @@ Judged = OutRecord | Rejection
 class Intake:
     """Judges the events of one stream, and hashes what is private, in their attributes, too."""
 
-    def __init__(self, stream: Stream, settings: Settings, hasher: Hasher) -> None:
+    def __init__(self, stream: Stream, settings: Settings) -> None:
         self.stream = stream
-        self._hasher = hasher
+        # Of this stream only: another one's private field may be a plain one here.
+        self._hasher = hasher_for(settings, [stream])
         self._judge_all: Callable[[Sequence[Incoming]], Sequence[Judged]]
         if stream.decode is None:
             self._judge = Judge(stream, settings)
@@ -35,6 +37,18 @@ class Intake:
         sound = [event for event in events if isinstance(event, Incoming)]
         judged = iter(self._judge_all(sound))
         return [event if isinstance(event, Rejection) else next(judged) for event in events]
+
+    def traced(self, records: list[OutRecord], headers: Mapping[str, str]) -> list[OutRecord]:
+        """The records with the trace that their request belongs to, if its headers name one."""
+        given: Headers = [
+            (name, headers[name].encode("latin-1"))
+            for name in (TRACEPARENT, TRACESTATE)
+            if name in headers
+        ]
+        trace = trace_headers(given, self._hasher.redact)
+        if not trace:
+            return records
+        return [record._replace(headers=[*record.headers, *trace]) for record in records]
 
     def _of_documents(self, events: Sequence[Incoming]) -> Sequence[Judged]:
         judged = self._judge.judged(event.document for event in events)

@@ -19,7 +19,7 @@ from streamflow.errors import ConfigurationError
 from streamflow.kafka import clients
 from streamflow.monitoring import CachedProbe, HealthServer, Probe, configure_logging
 from streamflow.origins import Hosts, OriginGuard
-from streamflow.registry import Streams, hasher_for, load_streams, log_failed
+from streamflow.registry import Streams, load_streams, log_failed
 from streamflow.settings import IngestSettings
 from streamflow.settings.environment import is_loopback
 from streamflow.web_limits import LimitedHttp
@@ -53,12 +53,11 @@ class IngestServer:
         self._server = WebServer(_web_config(settings, self._app(streams)))
 
     def _app(self, streams: Streams) -> IngestApp:
-        hasher = hasher_for(self._settings, streams)
         taken = [stream for stream in streams if takes(stream)]
         others = {stream.name: _why_not(stream.topics.managed) for stream in streams} | {
             failed.name: "it does not start" for failed in streams.failed if failed.name
         }
-        intakes = {stream.name: Intake(stream, self._settings, hasher) for stream in taken}
+        intakes = {stream.name: Intake(stream, self._settings) for stream in taken}
         if not intakes:
             raise ConfigurationError(
                 "no stream takes events by HTTP: its records must be JSON or CloudEvents, and its topic "

@@ -130,6 +130,7 @@ def test_the_core_works_with_ones_own_servers(
         ("dagster", "dagster"),
         ("dashboard", "dashboard"),
         ("worker bridge", "bridge"),
+        ("worker ingest", "ingest"),
         ("bench", "bridge"),
     ],
 )
@@ -187,12 +188,18 @@ def installed(wheel: Path, folder: Folder, extra: str) -> Installation:
 
 @pytest.mark.parametrize(
     "part",
-    ["bridge", *(pytest.param(part, marks=pytest.mark.dist) for part in ("dagster", "dashboard"))],
+    [
+        "bridge",
+        "ingest",
+        *(pytest.param(part, marks=pytest.mark.dist) for part in ("dagster", "dashboard")),
+    ],
 )
 def test_an_extra_brings_its_part(
     wheel: Path, folder: Folder, broker: BrokerService, postgres: str, prefix: str, part: str
 ) -> None:
     installed(wheel, with_servers(folder, broker, postgres, prefix), part)
+    if part == "ingest":
+        folder.variables["STREAMFLOW_INGEST_ENABLED"] = "true"
     without = (each for name in ("producer", *WORKERS) for each in ("--without", name))
     said = folder.up(*without)
     assert sorted(set(PARTS) - {part}) == sorted(re.findall("left out: (\\w+)", said))
@@ -230,6 +237,37 @@ import authlib, streamlit.auth_util
 from streamflow import extras
 print(extras.is_installed("oidc"), extras.is_installed("dashboard"))
 """
+PARQUET = """
+import io, pyarrow
+from pyarrow import parquet
+from my_streams import ORDERS
+from streaming_workers.producer.formats import lines
+row = {"type": "ORDER_PLACED", "customer": "ann", "country": "DE", "amount_cents": 1, "timestamp": "t"}
+file = io.BytesIO()
+parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+file.seek(0)
+print(*(line.decode() for line in lines(io.BufferedReader(file), ORDERS)), end="")
+"""
+LINEAGE = """
+from streamflow import load_settings, load_streams
+from streamflow.lineage.runs import WorkerLineage
+from streamflow.monitoring import configure_logging
+settings = load_settings(OPENLINEAGE_URL="http://127.0.0.1:9")
+configure_logging(settings)
+with WorkerLineage(settings, load_streams(settings), "validator"):
+    print("running")
+"""
+TRACING = """
+from streamflow import load_settings
+from streamflow.monitoring import configure_logging
+from streaming_workers.tracing import traces_of
+settings = load_settings(STREAMFLOW_TRACING="true")
+configure_logging(settings)
+traces = traces_of(settings, "streamflow-producer")
+with traces.send("orders") as headers:
+    print(headers[0][0])
+traces.close()
+"""
 
 
 @pytest.mark.parametrize(
@@ -238,6 +276,13 @@ print(extras.is_installed("oidc"), extras.is_installed("dashboard"))
         ("sketches", SKETCHES, "2\n1000\n"),
         ("registry", REGISTRY, "_Reader\nDraft202012Validator\nFileDescriptor\n"),
         ("oidc", OIDC, "True True\n"),
+        (
+            "parquet",
+            PARQUET,
+            '{"type":"ORDER_PLACED","customer":"ann","country":"DE","amount_cents":1,"timestamp":"t"}\n',
+        ),
+        ("lineage", LINEAGE, "running\n"),
+        ("tracing", TRACING, "traceparent\n"),
     ],
 )
 def test_an_extra_without_a_part_of_its_own(

@@ -243,7 +243,7 @@ def test_cloud_events_are_kept_with_their_attributes(
 ) -> None:
     made = settings(
         DATABASE_URL=database_url,
-        STREAMFLOW_STREAMS="quick_windows:USER_EVENTS,ingesting:CLOUDS,order_streams:ORDERS",
+        STREAMFLOW_STREAMS="quick_windows:USER_EVENTS,ingesting:CLOUDS,ingesting:TICKETS",
     )
     attributes = {
         "specversion": "1.0", "id": "e-1", "source": "/shop", "type": "login",
@@ -275,6 +275,11 @@ def test_cloud_events_are_kept_with_their_attributes(
             assert (error["index"], error["code"]) == (1, "SCHEMA_VIOLATION")
         plain = worker.post(login(99), path="/v1/streams/clouds")
         assert plain.status_code == 422
+        ticket = {"user_email": "none given", "timestamp": "2026-03-01T12:00:00Z"}
+        assert post(attributes | {"data": ticket}, structured, "/v1/streams/tickets").ok
+        # That field is private in other streams only.
+        [record] = stored_records(made, "tickets")
+        assert json.loads(record.value() or b"") == ticket
         for topic in ("user-events", "clouds"):
             records = stored_records(made, topic)
             assert len(records) == 5
@@ -289,6 +294,22 @@ def test_cloud_events_are_kept_with_their_attributes(
         read = [clouds.read(record) for record in stored_records(made, "clouds")]
         assert {type(event) for event in read} == {CloudLogin}
         assert {event.subject for event in read} == {Hasher().hash("ann@example.com")}  # type: ignore[union-attr]
+
+
+def test_records_belong_to_the_trace_of_their_request(
+    worker: IngestProcess, stack_settings: Settings
+) -> None:
+    parent, key = f"00-{'a' * 32}-{'b' * 16}-01", token_hex(8)
+    assert worker.post(
+        login(1), key=key, headers={"traceparent": parent, "tracestate": "shop=1"}
+    ).ok
+    again = worker.post(login(1), key=key, headers={"traceparent": parent.replace("b", "c")})
+    assert again.headers["idempotency-replayed"] == "true"
+    [record] = stored_records(stack_settings, "user-events")
+    assert record.headers() == [("traceparent", parent.encode()), ("tracestate", b"shop=1")]
+    for wrong in ({"traceparent": "00-ann"}, {"tracestate": "shop=1"}):
+        assert worker.post(login(2), headers=wrong).ok
+    assert [one.headers() for one in stored_records(stack_settings, "user-events")].count(None) == 2
 
 
 def test_more_than_the_queue_holds_is_refused_until_there_is_room(

@@ -242,6 +242,11 @@ def test_workers_elsewhere() -> None:
     assert settings(STREAMFLOW_PORT_OFFSET=7).workers["loader"] == "http://127.0.0.1:9110"
 
 
+def test_the_ingest_worker_is_looked_at_where_it_is_enabled() -> None:
+    assert "ingest" not in settings().workers
+    assert settings(STREAMFLOW_INGEST_ENABLED="true").workers["ingest"] == "http://127.0.0.1:9105"
+
+
 def test_links_to_runs_lead_where_a_browser_reaches_dagster() -> None:
     inside = "http://dagster-webserver:3000"
     settings = DashboardSettings(

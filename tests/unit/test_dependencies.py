@@ -3,6 +3,7 @@ from that of the extras."""
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -101,6 +102,20 @@ def test_no_other_extra_is_imported_before_it_is_needed(package: str, extra: str
         if not any(file.is_relative_to(each) for each in apart):
             modules = foreign(imported(_tree(file).body))
             assert undeclared(modules, declared) == [], file
+
+
+def test_what_others_bring_is_not_taken_for_an_extra(tmp_path: Path) -> None:
+    for package in ("uvicorn", "opentelemetry/context"):
+        (tmp_path / package).mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+    code = (
+        f"import sys; sys.path += [{str(ROOT)!r}, {str(tmp_path)!r}]; from streamflow import extras; "
+        "print([extra for extra in extras.EXTRAS if extras.is_installed(extra)])"
+    )
+    # Without what is installed here.
+    command = [sys.executable, "-S", "-E", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "[]\n"
 
 
 def test_all_is_every_extra_and_development_has_all() -> None:

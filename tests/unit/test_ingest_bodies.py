@@ -204,7 +204,7 @@ def test_errors_are_bounded() -> None:
 
 
 def test_attributes_without_clear_text() -> None:
-    intake = Intake(CLOUDS, Settings(), Hasher(private_fields=CLOUDS.decoder.private_fields))
+    intake = Intake(CLOUDS, Settings())
     attributes = [(f"ce_{name}", value.encode()) for name, value in CLOUD.items()]
     attributes += [("ce_subject", b"Ann Smith"), ("ce_source", b"mailto:ann@example.com")]
     event = Incoming(json.dumps(LOGIN | {"user_email": "a@b.de"}).encode(), attributes)
