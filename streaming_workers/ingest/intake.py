@@ -8,6 +8,7 @@ from streamflow.formats.documents import violation
 from streamflow.pii_keys import is_hashed
 from streamflow.privacy import Hasher
 from streamflow.producer.judge import Judge
+from streamflow.producer.lines import too_long
 from streamflow.records import Headers, OutRecord, Rejection, processing_failed
 from streamflow.samples.record import SampleRecord
 from streamflow.settings import Settings
@@ -34,7 +35,13 @@ class Intake:
         """The record of each event, or why it has none."""
         sound = [event for event in events if isinstance(event, Incoming)]
         judged = iter(self._judge_all(sound))
-        return [event if isinstance(event, Rejection) else next(judged) for event in events]
+        return [
+            event if isinstance(event, Rejection) else self._sized(next(judged)) for event in events
+        ]
+
+    def _sized(self, judged: Judged) -> Judged:
+        """With its attributes it may be longer than its event."""
+        return judged if isinstance(judged, Rejection) else too_long(self.stream, judged) or judged
 
     def _of_documents(self, events: Sequence[Incoming]) -> Sequence[Judged]:
         judged = self._judge.judged(event.document for event in events)
