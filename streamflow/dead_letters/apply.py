@@ -201,7 +201,9 @@ class _Replay:
 
     def run(self) -> ReplayReport:
         state, note = "finished", ""
-        publisher = Publisher(self.settings, self.running.transactional_id)
+        publisher = Publisher(
+            self.settings, self.running.transactional_id, self.planner.record_bytes
+        )
         try:
             self._send_all(publisher)
             self._wait()

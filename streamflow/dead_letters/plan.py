@@ -102,6 +102,10 @@ class Planner:
         self._forgotten = forgotten
         self._repairs = repairs
         self._max_attempts = max_attempts
+        # Of the largest record that each of their topics takes.
+        self.record_bytes = min(
+            (stream.topics.max_record_bytes for stream in streams), default=MAX_RECORD_BYTES
+        )
         self._force = force
         windows = {
             table.name: WindowRows(table) for stream in streams for table in window_tables(stream)

@@ -83,6 +83,8 @@ _CONNECTION_TIMEOUTS = {
     "socket.keepalive.enable": True,
 }
 
+_BATCH_BYTES = 1_000_000
+
 # Of a response; a single batch may be larger. The client keeps `fetch.max.bytes` above `message.max.bytes`.
 _FETCH_BYTES = 65_536
 
@@ -147,6 +149,12 @@ def _oauth(settings: Settings) -> dict[str, Any]:
     }
 
 
+def batches_within(record_bytes: int) -> dict[str, int]:
+    """A property of producers to topics whose largest records have so many bytes: those topics take no larger
+    batch either, and refuse all records of one."""
+    return {"batch.size": min(_BATCH_BYTES, record_bytes)}
+
+
 def producer(settings: Settings, **extra: Any) -> Producer:
     """An idempotent producer: acknowledged by all replicas, compressed, with the partitioner of the Java
     and Node clients. `extra` are further librdkafka properties, with their dots."""
@@ -159,7 +167,7 @@ def producer(settings: Settings, **extra: Any) -> Producer:
             "compression.type": "lz4",
             "linger.ms": 5,
             "batch.num.messages": 100_000,
-            "batch.size": 1_000_000,
+            "batch.size": _BATCH_BYTES,
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 262_144,
             "message.max.bytes": 64_000_000,

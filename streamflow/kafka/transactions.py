@@ -4,7 +4,7 @@ whether they were sent."""
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -13,13 +13,14 @@ from streamflow.calls import SLACK, call
 from streamflow.errors import Unavailable
 from streamflow.flow import Limit, Output, Partition
 from streamflow.kafka import kept_positions
-from streamflow.kafka.clients import kafka_errors, producer, translated
+from streamflow.kafka.clients import batches_within, kafka_errors, producer, translated
 from streamflow.kafka.offsets import as_committed, committed_position, partition_of
 from streamflow.kafka.position_metadata import LostRange, PositionMetadata
 from streamflow.kafka.producing import produce_acknowledged, produce_all
 from streamflow.records import Log, Origin, OutRecord, Position
 from streamflow.settings import Settings
 from streamflow.signing import Signer
+from streamflow.stream_topics import MAX_RECORD_BYTES
 
 log = structlog.get_logger()
 
@@ -42,7 +43,7 @@ TRANSACTION_CALLS: Final = frozenset(
 )
 
 
-def transactional_producer(settings: Settings, transactional_id: str) -> Producer:
+def transactional_producer(settings: Settings, transactional_id: str, **extra: Any) -> Producer:
     """A producer that is ready for its first transaction. Raises Unavailable if the coordinator does not
     answer."""
     client = producer(
@@ -52,6 +53,7 @@ def transactional_producer(settings: Settings, transactional_id: str) -> Produce
             "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS,
             "delivery.timeout.ms": 14_000,
             "linger.ms": _LINGER_MS,
+            **extra,
         },
     )
     with kafka_errors(), call("init_transactions", _TIMEOUT + SLACK):
@@ -241,10 +243,17 @@ class Publisher:
     Opening one fences every other of the same id, and settles the transaction that it left open:
     afterwards what it had sent is in the topic, or never will be. Raises Unavailable if the broker does
     not answer.
+
+    Args:
+        record_bytes: of the largest record that each of its topics takes.
     """
 
-    def __init__(self, settings: Settings, transactional_id: str) -> None:
-        self._producer = transactional_producer(settings, transactional_id)
+    def __init__(
+        self, settings: Settings, transactional_id: str, record_bytes: int = MAX_RECORD_BYTES
+    ) -> None:
+        self._producer = transactional_producer(
+            settings, transactional_id, **batches_within(record_bytes)
+        )
 
     def publish(
         self, records: Sequence[OutRecord], before_commit: Callable[[list[Origin]], None]

@@ -10,12 +10,16 @@ from streamflow.errors import ErrorCode
 from streamflow.fast_types import UntranslatableError
 from streamflow.privacy import Hasher
 from streamflow.producer.fast_lines import FastLines, Keyed
-from streamflow.records import Rejection, processing_failed
+from streamflow.records import OutRecord, Rejection, processing_failed
 from streamflow.stream import Stream
 
 # Of files that were put together (BOM), and of JSON text sequences (RFC 7464).
 _LEADING = re.compile(rb"(?:\xef\xbb\xbf|\x1e)++")
 _OVERHEAD_BYTES = 1024  # of a record, beside its value
+_FRAME_BYTES = 256  # of a batch with one record
+_TOO_LONG = Rejection(
+    ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
+)
 
 
 class Accepted(NamedTuple):
@@ -26,10 +30,18 @@ class Accepted(NamedTuple):
     event: Event
 
 
+def too_long(stream: Stream, record: OutRecord) -> Rejection | None:
+    """Why the stream's topic does not take a record; None if it does."""
+    size = len(record.key or b"") + len(record.value or b"")
+    size += sum(len(name) + len(value or b"") for name, value in record.headers)
+    return _TOO_LONG if size > stream.topics.max_record_bytes - _FRAME_BYTES else None
+
+
 class LineReader:
     """Turns lines into records of a stream: hashes what is private, then checks the contract."""
 
     def __init__(self, stream: Stream, hasher: Hasher) -> None:
+        self._stream = stream
         self._hasher = hasher
         # Looked up once and not for every line.
         self._longest = stream.topics.max_record_bytes - _OVERHEAD_BYTES
@@ -48,18 +60,19 @@ class LineReader:
 
     def read(self, line: bytes) -> Accepted | Rejection:
         if len(line) > self._longest:
-            return Rejection(
-                ErrorCode.SCHEMA_VIOLATION, "ValueError", "longer than the topic's largest record"
-            )
+            return _TOO_LONG
         event = self._event(line)
         if isinstance(event, Rejection) and (leading := _LEADING.match(line)):
             event = self._event(line[leading.end() :])
         if isinstance(event, Rejection):
             return event
         try:
-            return Accepted(*self._encode(event), event)
+            key, value = self._encode(event)
         except BaseException as error:  # noqa: BLE001 (`key` may be a user's function)
             return processing_failed("key", error)
+        # Hashes are longer than what they stand for, and the key is there twice.
+        record = OutRecord(self._stream.topic, key, value, [])
+        return too_long(self._stream, record) or Accepted(key, value, event)
 
     def _event(self, line: bytes) -> Event | Rejection:
         decode, hashed = self._decode, self._hasher.hash_private

@@ -10,7 +10,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streamflow.errors import DeliveryFailed, Unavailable, UsageError
-from streamflow.kafka.clients import producer, translated
+from streamflow.kafka.clients import batches_within, producer, translated
 from streamflow.kafka.producing import produce
 from streamflow.records import Origin, OutRecord
 from streamflow.settings import Settings
@@ -22,10 +22,14 @@ Delivery = Future[Origin]
 _TURN: Final = 0.1  # seconds
 _QUEUE_KBYTES: Final = 65_536
 _KEPT_FAILURES: Final = 100
-# The broker may have stored the record, and only its answer is missing.
-_UNKNOWN: Final = frozenset(
-    {KafkaError._MSG_TIMED_OUT, KafkaError.REQUEST_TIMED_OUT, KafkaError._PURGE_INFLIGHT}
-)
+# The broker has refused the record, or never got it. After any other error it may have stored it, and only
+# its answer is missing.
+_NOT_STORED: Final = frozenset({
+    KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG,
+    KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION, KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError._PURGE_QUEUE,
+})  # fmt: skip
 
 
 class Outbox:
@@ -36,13 +40,15 @@ class Outbox:
         timeout: seconds that a record may wait for room, and seconds after which one is given up that the
             broker has not acknowledged.
         most: records that may be on their way; whoever sends more waits.
+        record_bytes: of the largest record that the topic takes.
     """
 
-    def __init__(self, settings: Settings, *, timeout: float, most: int) -> None:
+    def __init__(self, settings: Settings, *, timeout: float, most: int, record_bytes: int) -> None:
         limits: Mapping[str, Any] = {
             "delivery.timeout.ms": int(timeout * 1000),
             "queue.buffering.max.messages": most,
             "queue.buffering.max.kbytes": _QUEUE_KBYTES,
+            **batches_within(record_bytes),
         }
         self._client = producer(settings, **limits)
         self._timeout = timeout
@@ -50,10 +56,11 @@ class Outbox:
         self._pending = 0
         self._failures: list[DeliveryFailed] = []
         self._failed = 0
-        self._closed = threading.Event()
+        self._closed = False
+        self._ended = threading.Event()
         # Without it nobody would learn what became of a record until the next one is sent.
         self._thread = threading.Thread(
-            target=_poll, args=(self._client, self._closed), name="producer", daemon=True
+            target=_poll, args=(self._client, self._ended), name="producer", daemon=True
         )
         self._thread.start()
 
@@ -76,12 +83,12 @@ class Outbox:
             return None
 
     def _put(self, queue: Callable[..., None]) -> Delivery:
-        if self._closed.is_set():
-            raise UsageError("this producer is closed: make another one")
         delivery: Delivery = Future()
         # What is queued cannot be taken back.
         delivery.set_running_or_notify_cancel()
         with self._changed:
+            if self._closed:
+                raise UsageError("this producer is closed: make another one")
             self._pending += 1
         try:
             queue(on_delivery=partial(self._delivered, delivery))
@@ -140,22 +147,26 @@ class Outbox:
 
     def close(self) -> None:
         """Flushes and ends. Raises as `flush` does; a second time it does nothing."""
-        if self._closed.is_set():
-            return
+        # First: what another thread has begun to send is waited for, and nothing comes after it.
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
         try:
             self.flush()
         finally:
-            self._closed.set()
+            self._ended.set()
             self._thread.join()
             self._client.purge()
+            self._client.poll(0)  # tells what was purged, if the flush was interrupted
 
 
-def _poll(client: Producer, closed: threading.Event) -> None:
-    while not closed.is_set():
+def _poll(client: Producer, ended: threading.Event) -> None:
+    while not ended.is_set():
         client.poll(_TURN)
 
 
 def _failure(error: KafkaError) -> DeliveryFailed:
-    unknown = error.code() in _UNKNOWN
+    unknown = error.code() not in _NOT_STORED
     advice = "it may be in the topic all the same" if unknown else "it is not in the topic"
     return DeliveryFailed(f"{error.str()}: {advice}", may_be_stored=unknown)

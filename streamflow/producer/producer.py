@@ -54,7 +54,12 @@ class Producer:
         self.judge = Judge(self._stream, settings)
         # Kafka might create a topic that is missing, with settings of its own.
         require_partitions(admin(settings), [self._stream.topic])
-        self.outbox = Outbox(settings, timeout=timeout, most=queue)
+        self.outbox = Outbox(
+            settings,
+            timeout=timeout,
+            most=queue,
+            record_bytes=self._stream.topics.max_record_bytes,
+        )
 
     def send(self, event: Event | Mapping[str, Any], *, timeout: float | None = None) -> Delivery:
         """Sends an event; returns when it is queued. The result of the `Delivery` is its place in the topic.

@@ -77,6 +77,7 @@ class Committer:
         instance: stable name of this worker. Another one that runs under the same name fences this one.
         submissions: the queue.
         on_stored: see its type.
+        record_bytes: of the largest record that each topic takes.
 
     Attributes:
         trouble: why nothing can be stored now; None if it can.
@@ -88,11 +89,13 @@ class Committer:
         instance: str,
         submissions: Submissions,
         on_stored: OnStored,
+        record_bytes: int,
     ) -> None:
         self._settings = settings
         self._transactional_id = transactional_id(settings, instance)
         self._submissions = submissions
         self._on_stored = on_stored
+        self._record_bytes = record_bytes
         self._keys = Keys(settings, instance)
         self._stop = threading.Event()
         self._watchdog = Watchdog(
@@ -129,7 +132,7 @@ class Committer:
 
     def _run_session(self) -> None:
         SESSIONS.inc()
-        self._publisher = Publisher(self._settings, self._transactional_id)
+        self._publisher = Publisher(self._settings, self._transactional_id, self._record_bytes)
         try:
             self._keys.unsettle()
             self._settle_in_hand()

@@ -7,6 +7,7 @@ from streamflow.formats.cloudevents import CloudEvents
 from streamflow.formats.documents import violation
 from streamflow.pii_keys import is_hashed
 from streamflow.producer.judge import Judge
+from streamflow.producer.lines import too_long
 from streamflow.records import Headers, OutRecord, Rejection, processing_failed
 from streamflow.registry import hasher_for
 from streamflow.samples.record import SampleRecord
@@ -36,7 +37,13 @@ class Intake:
         """The record of each event, or why it has none."""
         sound = [event for event in events if isinstance(event, Incoming)]
         judged = iter(self._judge_all(sound))
-        return [event if isinstance(event, Rejection) else next(judged) for event in events]
+        return [
+            event if isinstance(event, Rejection) else self._sized(next(judged)) for event in events
+        ]
+
+    def _sized(self, judged: Judged) -> Judged:
+        """With its attributes it may be longer than its event."""
+        return judged if isinstance(judged, Rejection) else too_long(self.stream, judged) or judged
 
     def traced(self, records: list[OutRecord], headers: Mapping[str, str]) -> list[OutRecord]:
         """The records with the trace that their request belongs to, if its headers name one."""

@@ -46,23 +46,25 @@ class IngestServer:
         self._settings = settings
         self._submissions = Submissions()
         self._reporter = Reporter.of(settings, "ingest")
-        self._committer = Committer(settings, instance, self._submissions, self._report)
+        self._taken = [stream for stream in streams if takes(stream)]
+        if not self._taken:
+            raise ConfigurationError(
+                "no stream takes events by HTTP: its records must be JSON or CloudEvents, and its topic "
+                "must be StreamFlow's"
+            )
+        smallest = min(stream.topics.max_record_bytes for stream in self._taken)
+        self._committer = Committer(settings, instance, self._submissions, self._report, smallest)
         self._broker = CachedProbe(self._probe_broker)
         self._admin = clients.admin(settings)
         self._failure: BaseException | None = None
         self._server = WebServer(_web_config(settings, self._app(streams)))
 
     def _app(self, streams: Streams) -> IngestApp:
-        taken = [stream for stream in streams if takes(stream)]
+        taken = self._taken
         others = {stream.name: _why_not(stream.topics.managed) for stream in streams} | {
             failed.name: "it does not start" for failed in streams.failed if failed.name
         }
         intakes = {stream.name: Intake(stream, self._settings) for stream in taken}
-        if not intakes:
-            raise ConfigurationError(
-                "no stream takes events by HTTP: its records must be JSON or CloudEvents, and its topic "
-                "must be StreamFlow's"
-            )
         has_token = self._settings.ingest_token is not None
         html = "text/html; charset=utf-8"
         pages: dict[str, Page] = {

@@ -23,10 +23,11 @@ from streamflow.contract import Event
 from streamflow.errors import Unavailable, UsageError
 from streamflow.kafka import clients
 from streamflow.kafka.producing import produce
-from streamflow.producer.lines import Accepted, LineReader
+from streamflow.producer.lines import Accepted, LineReader, too_long
 from streamflow.records import Headers, OutRecord, Rejection
 from streamflow.settings import Settings
 from streamflow.stream import Simulated, Stream
+from streamflow.stream_topics import MAX_RECORD_BYTES
 from streamflow.units import counted
 from streaming_workers.producer.progress import FileProgress, FileTransactions
 from streaming_workers.producer.source import Source
@@ -73,7 +74,10 @@ def simulate(
     """
     most = None if count is None else count * len(sources)
     send = (traces or NoTraces()).send
-    sent, client = Sent(), clients.producer(settings)
+    smallest = min(
+        (stream.topics.max_record_bytes for stream, _ in sources), default=MAX_RECORD_BYTES
+    )
+    sent, client = Sent(), clients.producer(settings, **clients.batches_within(smallest))
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _message: object) -> None:
@@ -182,7 +186,11 @@ class FileRun:
         with (
             closing(self._source) as source,
             FileTransactions(
-                self._settings, self._stream.topic, self._path, resumable=source.resumable
+                self._settings,
+                self._stream.topic,
+                self._path,
+                resumable=source.resumable,
+                record_bytes=self._stream.topics.max_record_bytes,
             ) as transactions,
         ):
             self._client = transactions.client
@@ -284,6 +292,13 @@ class FileRun:
     def _send_hashed(self, text: bytes, number: int, rejection: Rejection) -> Accepted | None:
         redacted = self._reader.redacted(text)
         found = self._reader.read(redacted)
+        if isinstance(found, Rejection) and too_long(
+            self._stream, OutRecord(self._stream.topic, None, redacted, self._headers)
+        ):
+            # Kafka would refuse the transaction.
+            self._report(number, found)
+            self._sent.skipped += 1
+            return None
         if isinstance(found, Accepted):
             self._report(number, rejection._replace(message=f"{rejection.message}: {_HASHED}"))
             self._sent.hashed += 1

@@ -49,20 +49,25 @@ class FileTransactions:
 
     Args:
         resumable: whether a later run can go on: how far this one is, is kept only then.
+        record_bytes: of the largest record that the topic takes.
 
     Raises:
         Fenced: another run of the same file has begun.
         Unavailable: the broker does not answer, or a topic does not exist.
     """
 
-    def __init__(self, settings: Settings, topic: str, path: Path, *, resumable: bool) -> None:
+    def __init__(
+        self, settings: Settings, topic: str, path: Path, *, resumable: bool, record_bytes: int
+    ) -> None:
         self._settings = settings
         self._resumable = resumable
         self._partition = topic, 0
         self._path = path
         self._group = group_of(settings, path)
         self.client = clients.producer(
-            settings, **{"transactional.id": self._group, "transaction.timeout.ms": 60_000}
+            settings,
+            **{"transactional.id": self._group, "transaction.timeout.ms": 60_000},
+            **clients.batches_within(record_bytes),
         )
         admin = clients.admin(settings)
         needed = [topic, kept_positions.topic_of(settings)] if resumable else [topic]

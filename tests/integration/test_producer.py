@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+import os
 import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import pandas as pd
 import pytest
+from confluent_kafka import KafkaError
 
 from conftest import SettingsFactory
 from faults import stalled, wait_until
@@ -28,14 +31,20 @@ from streamflow import (
     Origin,
     Producer,
     Stream,
+    Topics,
     Unavailable,
     UsageError,
 )
 from streamflow.kafka.topics import provision_topics
 from streamflow.privacy import Hasher
+from streamflow.producer.lines import LineReader
+from streamflow.producer.outbox import Outbox, _failure
+from streamflow.records import Rejection
 from streamflow.settings import Settings
 from streamflow.stream_topics import TopicSpec
 from streamflow.streams.user_events import USER_EVENTS, UserEvent
+from streaming_workers.producer.file import FileRun
+from streaming_workers.producer.source import open_source
 
 pytestmark = pytest.mark.integration
 
@@ -138,6 +147,25 @@ def test_a_closed_producer_takes_nothing_and_closes_once(topics: Settings) -> No
     assert len(stored(topics)) == 1
 
 
+def test_nothing_is_taken_once_a_producer_is_being_closed(
+    topics: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came between the flush and the end had a delivery that was never done."""
+    flush = Outbox.flush
+    producer = Producer(USER_EVENTS, topics)
+
+    def flush_and_send(outbox: Outbox, timeout: float | None = None) -> None:
+        flush(outbox, timeout)
+        with pytest.raises(UsageError, match="closed"):
+            producer.send(login(1))
+
+    monkeypatch.setattr(Outbox, "flush", flush_and_send)
+    sent = producer.send(login(0))
+    producer.close()
+    assert sent.done()
+    assert len(stored(topics)) == 1
+
+
 def test_a_record_that_the_broker_refuses_is_a_failed_delivery(settings: SettingsFactory) -> None:
     made = settings()
     topic = TopicSpec(made.prefix + "user-events", 1, {"max.message.bytes": "300"})
@@ -154,6 +182,54 @@ def test_a_record_that_the_broker_refuses_is_a_failed_delivery(settings: Setting
         assert not raised.value.may_be_stored
     finally:
         delete_topics(made)
+
+
+@pytest.fixture
+def narrow(settings: SettingsFactory) -> Iterator[tuple[Stream, Settings]]:
+    """A stream whose topic takes 5,000 bytes: many records, and no large batch."""
+    made = settings()
+    stream = replace(USER_EVENTS, topics=Topics(partitions=1, max_record_bytes=5_000))
+    limit = {"max.message.bytes": "5000"}
+    provision_topics(made, [TopicSpec(made.prefix + "user-events", 1, limit)])
+    yield stream, made
+    delete_topics(made)
+
+
+def test_batches_are_no_larger_than_the_topic_takes(narrow: tuple[Stream, Settings]) -> None:
+    stream, made = narrow
+    with Producer(stream, made) as producer:
+        producer.send_many(login(number, user=token_hex(64)) for number in range(1_000))
+    assert len(stored(made)) == 1_000
+
+
+def test_a_file_is_sent_in_such_batches(narrow: tuple[Stream, Settings], tmp_path: Path) -> None:
+    stream, made = narrow
+    stream = stream.prefixed(made.prefix)
+    path = tmp_path / "events"
+    os.mkfifo(path)
+    source = open_source(str(path), stream)
+    long = [event(1_001)[:-1] + b',"more":"' + token_hex(5_000).encode() + b'"}']
+    lines = [
+        json.dumps(json.loads(event(number)) | {"user": token_hex(64)}).encode()
+        for number in range(1_000)
+    ] + long
+    writer = threading.Thread(target=path.write_bytes, args=[b"\n".join(lines)])
+    writer.start()
+    faults: dict[int, Rejection] = {}
+    reader = LineReader(stream, Hasher(private_fields=stream.decoder.private_fields))
+    sent = FileRun(made, stream, reader, source, "send", faults.__setitem__).run(
+        threading.Event(), resume=False
+    )
+    writer.join()
+    assert (sent.records, sent.skipped, [*faults]) == (1_000, 1, [1_001])
+    assert faults[1_001].message == "longer than the topic's largest record"
+    assert len(stored(made)) == 1_000
+
+
+def test_only_what_the_broker_refuses_is_known_to_be_lost() -> None:
+    codes = (KafkaError._FATAL, KafkaError._TRANSPORT, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+    assert all(_failure(KafkaError(code)).may_be_stored for code in codes)
+    assert not _failure(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)).may_be_stored
 
 
 def test_what_is_not_acknowledged_in_time_may_be_stored(

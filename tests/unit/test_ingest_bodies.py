@@ -18,6 +18,7 @@ from streamflow.privacy import Hasher
 from streamflow.records import OutRecord, Rejection
 from streamflow.samples.record import SampleRecord
 from streamflow.settings import Settings
+from streamflow.stream import Stream
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.ingest.bodies import CONTENT_TYPES, Incoming, events_of, inflated
 from streaming_workers.ingest.intake import Intake
@@ -215,6 +216,20 @@ def test_attributes_without_clear_text() -> None:
     assert b"@" not in (headers["ce_source"] or b"") + (record.value or b"")
     [plain] = intake.records([Incoming(json.dumps(LOGIN).encode())])
     assert isinstance(plain, Rejection)
+
+
+@pytest.mark.parametrize("stream", [CLOUDS, USER_EVENTS])
+def test_what_the_topic_does_not_take_is_rejected_with_its_attributes(stream: Stream) -> None:
+    intake = Intake(stream, Settings(), Hasher(private_fields=stream.decoder.private_fields))
+    attributes = [(f"ce_{name}", value.encode()) for name, value in CLOUD.items()]
+    attributes.append(("ce_subject", Hasher().hash("Ann Smith").encode()))
+    event = Incoming(json.dumps(LOGIN).encode(), attributes)
+    [record] = intake.records([event])
+    assert isinstance(record, OutRecord)
+    large = b"x" * stream.topics.max_record_bytes
+    [rejected] = intake.records([event._replace(attributes=[*attributes, ("ce_more", large)])])
+    assert isinstance(rejected, Rejection)
+    assert rejected.message == "longer than the topic's largest record"
 
 
 def test_every_reference_of_the_document_leads_somewhere() -> None:

@@ -97,6 +97,21 @@ def test_a_line_is_hashed_once_and_checked() -> None:
     assert isinstance(reader.read(b'"' + b"x" * 2_000_000 + b'"'), Rejection)
 
 
+def test_a_line_whose_key_makes_it_too_long_is_rejected() -> None:
+    class Named(UserEvent):
+        user: str
+
+    reader = LineReader(replace(USER_EVENTS, contract=Named), HASHER)
+    line = {"id": 1, "type": "USER_LOGIN", "timestamp": "2026-03-01T12:00:00Z"}
+    short, long = (
+        reader.read(json.dumps(line | {"user": "x" * length}).encode())
+        for length in (500_000, 600_000)
+    )
+    assert isinstance(short, Accepted)
+    assert isinstance(long, Rejection)
+    assert long.message == "longer than the topic's largest record"
+
+
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\x1e", b"\x1e\xef\xbb\xbf" * 2_000])
 def test_a_mark_before_a_line_is_taken_off(mark: bytes) -> None:
     line = b'{"id":1,"type":"USER_LOGIN","user":"ann","timestamp":"2026-03-01T12:00:00.000Z"}'
