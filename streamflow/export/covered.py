@@ -45,14 +45,8 @@ class Covered(BaseModel):
             ) from error
 
     def covers(self, topic: str, partition: int, offset: int) -> bool:
-        """Whether the file must have what a record of this position brought. Of a topic that was recreated,
-        whose rows were set aside, nothing comes any more."""
-        position = self.positions.get(f"{topic}/{partition}")
-        return offset < position if position is not None else topic not in self.topics
-
-    @property
-    def topics(self) -> set[str]:
-        return {name.rpartition("/")[0] for name in self.positions}
+        """Whether the file must have what a record of this position in the stream's topic brought."""
+        return offset < self.positions.get(f"{topic}/{partition}", 0)
 
 
 def name_of(table: str, day: date, kind: Format) -> str:

@@ -67,12 +67,12 @@ class Destination:
         try:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             with self._files.transaction:
-                # First: a file without one is no export.
-                if kind != "parquet" and self._files.exists(path + SIDECAR):
-                    self._files.rm(path + SIDECAR)
                 with self._files.open(path, "wb") as file:
                     new = NewFile(path, file)
                     yield new
+                # Before the file takes its place: one without it is no export.
+                if new.beside is not None and self._files.exists(path + SIDECAR):
+                    self._files.rm(path + SIDECAR)
             if new.beside is not None:
                 self._files.pipe(path + SIDECAR, new.beside)
         except OSError as error:

@@ -17,6 +17,7 @@ from streamflow.stream import Stream
 from streamflow.units import counted
 
 _DROPPED: Final = "SELECT rows FROM dropped_days WHERE table_name = %s AND day = %s"
+_NOT_IN_TABLE: Final = "in the file, not in the table"
 _ERASED: Final = """
 SELECT FROM erased_records WHERE place = 'events' AND (topic, partition, "offset") = (%s, %s, %s)
 """
@@ -106,7 +107,7 @@ def _prove(
         differing = min({*covered.columns.items()} ^ {*there.items()})[0]
         why = f"the contract has changed since ({differing}): export the day again"
         return FileProof(file.path, covered, covered.rows, 0, 0, (why,))
-    compared = _Compared(connection, columns, covered)
+    compared = _Compared(connection, columns, covered, stream.topic)
     with snapshot(connection), destination.open(file.path) as opened:
         if covered.sha256 is not None:
             if file_digest(opened, "sha256").hexdigest() != covered.sha256:
@@ -123,8 +124,11 @@ def _prove(
 class _Compared:
     """The rows of a file beside those of the table, both in the order of their identities."""
 
-    def __init__(self, connection: Connection, columns: Columns, covered: Covered) -> None:
+    def __init__(
+        self, connection: Connection, columns: Columns, covered: Covered, topic: str
+    ) -> None:
         self._connection = connection
+        self._current = topic
         self._columns = columns
         self._covered = covered
         self._rows = self._equal = self._later = self._stored = 0
@@ -141,7 +145,7 @@ class _Compared:
         while mine is not None or theirs is not None:
             if theirs is None or (mine is not None and mine[0] < theirs[0]):
                 assert mine is not None  # noqa: S101 (for mypy)
-                self.note("in the file, not in the table", mine[0])
+                self.note(_NOT_IN_TABLE, mine[0])
                 mine = self._next(in_file)
             elif mine is None or theirs[0] < mine[0]:
                 self._only_in_table(*theirs)
@@ -164,7 +168,10 @@ class _Compared:
             for row in chunk:
                 self._stored += 1
                 topic, partition, offset = row[width:]
-                is_covered = self._covered.covers(str(topic), int(str(partition)), int(str(offset)))
+                # Of a topic that was recreated, whose rows were set aside, nothing comes any more.
+                is_covered = topic != self._current or self._covered.covers(
+                    self._current, int(str(partition)), int(str(offset))
+                )
                 values = row[:width]
                 yield self._columns.identity(values), values, is_covered
 
@@ -186,12 +193,13 @@ class _Compared:
 
     def proof(self, path: str) -> FileProof:
         covered = self._covered
-        if self._rows != covered.rows and not self._problems:
-            self.note(f"the file has {self._rows:,} rows, and says {covered.rows:,}", None)
         dropped = self._connection.execute(_DROPPED, [covered.table, covered.day]).fetchone()
         if dropped is not None and not self._stored and self._rows == dropped[0]:
             # Retention removed the day since: as many rows as the file has.
-            return FileProof(path, covered, self._rows, self._rows, 0, ())
+            del self._problems[_NOT_IN_TABLE]
+            self._equal = self._rows
+        if self._rows != covered.rows and not self._problems:
+            self.note(f"the file has {self._rows:,} rows, and says {covered.rows:,}", None)
         problems = tuple(
             what if (first := self._first[what]) is None else _about(what, number, first)
             for what, number in self._problems.items()

@@ -5,14 +5,17 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from hashlib import sha256
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import msgspec
 
 from streamflow.contract import format_time
+from streamflow.errors import UsageError
 from streamflow.export.columns import Columns, ExportColumn, Identity, Row
 from streamflow.export.covered import Covered
 from streamflow.postgres.column_types import JSON
+
+_LARGEST_CELL: Final = 2**30  # characters; no value of PostgreSQL has more
 
 
 class CsvFile:
@@ -29,10 +32,15 @@ class CsvFile:
         return _record([_cell(value) for value in row])
 
     def read(self, file: IO[bytes]) -> Iterator[tuple[Identity, bytes]]:
+        # It is the limit of the whole process.
+        csv.field_size_limit(_LARGEST_CELL)
         records = _records(file)
         next(records, None)
         for record in records:
-            [cells] = csv.reader([record.decode()])
+            try:
+                [cells] = csv.reader([record.decode()])
+            except csv.Error as error:
+                raise UsageError(f"it is no CSV: {error}") from error
             yield self._columns.identity(cells), record
 
 
@@ -98,7 +106,7 @@ class NdjsonFile:
         return self._encode(dict(zip(self._columns.names, values, strict=True))) + b"\n"
 
     def read(self, file: IO[bytes]) -> Iterator[tuple[Identity, bytes]]:
-        names, decode = self._columns.names, msgspec.json.decode
+        names, decode = self._columns.names, msgspec.json.Decoder(dict[str, Any]).decode
         for line in file:
             document = decode(line)
             yield self._columns.identity([document.get(name) for name in names]), line

@@ -42,6 +42,10 @@ JOIN ingest_batches AS batch USING (batch)
 _PREPARE: Final = "UPDATE ingest_batches SET positions = %s WHERE batch = %s AND NOT stored"
 _CONFIRM: Final = "UPDATE ingest_batches SET stored = true WHERE batch = ANY(%s)"
 _DROP: Final = "DELETE FROM ingest_batches WHERE batch = ANY(%s) AND NOT stored"
+# Not if the positions were noted after they were read: then the worker may have committed since.
+_DISCARD: Final = """
+DELETE FROM ingest_batches WHERE batch = %s AND NOT stored AND (positions IS NULL) = %s
+"""
 _OPEN: Final = "SELECT batch, positions FROM ingest_batches WHERE instance = %s AND NOT stored"
 _STALE: Final = """
 SELECT DISTINCT instance FROM ingest_batches
@@ -147,8 +151,13 @@ class IngestRequests:
 
         for batch, positions in self._run(open_batches):
             first = self._first_place(batch, positions or {})
-            done = self.confirm if first is not None and committed(*first) else self.drop
-            done([batch])
+            if first is not None and committed(*first):
+                self.confirm([batch])
+            else:
+                self._discard(batch, is_unsent=positions is None)
+
+    def _discard(self, batch: int, *, is_unsent: bool) -> None:
+        self._run(lambda connection: connection.execute(_DISCARD, [batch, is_unsent]))
 
     def _first_place(
         self, batch: int, positions: Mapping[str, Sequence[Place]]

@@ -158,6 +158,9 @@ class Keys:
             self._log_once(error)
 
     def _settle_all(self) -> None:
+        # Where requests without a key never cease, no claim comes that does it: another worker would take
+        # this one for gone.
+        self._confirm()
         self._settle_own()
         for instance in self._requests.stale(_STALE):
             log.warning("settling", instance=instance, why="it has left requests open")

@@ -52,7 +52,7 @@ class Submission:
     fingerprint: bytes
     answer: Callable[[Outcome], None]
     begun: bool = False  # it may be stored
-    abandoned: bool = False  # nobody waits for the answer any more
+    abandoned: bool = False  # nobody waits for the answer any more: it is not sent again
 
 
 def processing() -> Problem:
@@ -98,12 +98,15 @@ class Submissions:
             self._changed.notify()
 
     def put_back(self, submissions: Iterable[Submission], *, alone: bool = False) -> None:
-        """Queues requests again that were taken and of which nothing is stored."""
+        """Queues requests again that were taken and of which nothing is stored, if somebody still waits."""
         with self._changed:
             queue = self._alone if alone else self._waiting
             for submission in reversed(list(submissions)):
                 submission.begun = False
-                queue.appendleft(submission)
+                if submission.abandoned:
+                    self._forget(submission)
+                else:
+                    queue.appendleft(submission)
             self._changed.notify()
 
     def take(self, seconds: float) -> list[Submission]:
@@ -124,18 +127,21 @@ class Submissions:
                 records += len(taken[-1].records)
             return self._begin(taken)
 
-    def _begin(self, taken: list[Submission]) -> list[Submission]:
-        """Those for which somebody still waits."""
+    @staticmethod
+    def _begin(taken: list[Submission]) -> list[Submission]:
         for submission in taken:
-            submission.begun = not submission.abandoned
-            if submission.abandoned:
-                self._forget(submission)
-        return [submission for submission in taken if submission.begun]
+            submission.begun = True
+        return taken
 
     def abandon(self, submission: Submission) -> bool:
-        """Nobody waits for a request any more. Returns whether it may be stored all the same."""
+        """Nobody waits for a request any more: one that waits here leaves the queue, which would grow for as
+        long as Kafka does not answer. Returns whether it may be stored all the same."""
         with self._changed:
             submission.abandoned = True
+            for queue in (self._alone, self._waiting):
+                if submission in queue:
+                    queue.remove(submission)
+                    self._forget(submission)
             return submission.begun
 
     def answer(self, submission: Submission, outcome: Outcome) -> None:

@@ -50,8 +50,8 @@ class Columns:
         """The columns with these names.
 
         Raises:
-            UsageError: two have the same name, one names no field, or a field is missing that every event
-                has.
+            UsageError: two have the same name, or one is part of another; one names no field; or a field is
+                missing that every event has.
         """
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
@@ -72,7 +72,13 @@ class Columns:
         ]
         if missing:
             raise UsageError(f"column {missing[0]} is missing: stream {self._name} requires it")
-        return [self._column(name) for name in names]
+        columns = [self._column(name) for name in names]
+        whole = {column.path: name for column, name in zip(columns, names, strict=True)}
+        for column, name in zip(columns, names, strict=True):
+            for length in range(1, len(column.path)):
+                if (other := whole.get(column.path[:length])) is not None:
+                    raise UsageError(f"column {name} is part of column {other}: drop one of them")
+        return columns
 
     def _fields(self) -> list[str]:
         return list(
@@ -135,7 +141,7 @@ def _quoted(text: str) -> str:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return False
     return True
 
@@ -150,7 +156,10 @@ class _AnyWhereUnknown(GenerateJsonSchema):
 
 
 def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(by_alias=True, schema_generator=_AnyWhereUnknown)
+    schema = model.model_json_schema(by_alias=True, schema_generator=_AnyWhereUnknown)
+    # That of a model that holds itself is a reference.
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return schema | schema["$defs"][name] if name else schema
 
 
 def _split(schema: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -40,13 +40,12 @@ def rows(file: IO[bytes], delimiter: str, columns: Columns) -> Iterator[bytes]:
     """
     # It is the limit of the whole process, and no other part reads CSV.
     csv.field_size_limit(_LONGEST)
-    text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+    # A byte order mark before a quoted name would make the quotation marks part of it.
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     number = 0
     try:
-        header = next(reader, [])
-        header[:1] = [name.removeprefix(_BOM) for name in header[:1]]
-        named = columns.named([name.strip() for name in header])
+        named = columns.named([name.strip() for name in next(reader, [])])
         for row in filter(None, reader):
             number += 1
             if len(row) != len(named):

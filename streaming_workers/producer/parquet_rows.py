@@ -26,43 +26,57 @@ def rows(file: IO[bytes], columns: Columns) -> Iterator[bytes]:
         table = parquet.ParquetFile(file)
         named = columns.named(table.schema_arrow.names)
         encode = msgspec.json.Encoder(decimal_format="number").encode
-        for batch in table.iter_batches(_ROWS):
-            for row in _without_nanoseconds(batch).to_pylist():
-                yield encode(_document(row, named)) + b"\n"
+        for read in table.iter_batches(_ROWS):
+            batch = _without_nanoseconds(read)
+            kinds = [field.type for field in batch.schema]
+            for row in batch.to_pylist():
+                yield encode(_document(row, named, kinds)) + b"\n"
     except (pa.ArrowException, OSError, EOFError) as error:
         raise UsageError(f"it is no readable Parquet file: {error}") from error
 
 
-def _document(row: dict[str, Any], named: list[Column]) -> dict[str, Any]:
+def _document(row: dict[str, Any], named: list[Column], kinds: list[pa.DataType]) -> dict[str, Any]:
     members: dict[str, Any] = {}
-    for column, value in zip(named, row.values(), strict=True):
+    for column, value, kind in zip(named, row.values(), kinds, strict=True):
         if value is None and not column.required:
             continue
         place = members
         for name in column.path[:-1]:
             place = place.setdefault(name, {})
-        place[column.path[-1]] = _as_json(value)
+        place[column.path[-1]] = _as_json(value, kind)
     return members
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {name: _as_json(each) for name, each in value.items() if each is not None}
+        kinds = {field.name: field.type for field in kind}
+        return {n: _as_json(each, kinds[n]) for n, each in value.items() if each is not None}
     if isinstance(value, list):
-        if value and isinstance(value[0], tuple):  # a map
-            return {str(key): _as_json(each) for key, each in value}
-        return [_as_json(each) for each in value]
+        if pa.types.is_map(kind):
+            return {str(key): _as_json(each, kind.item_type) for key, each in value}
+        return [_as_json(each, kind.value_type) for each in value]
     return value
 
 
 def _without_nanoseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Python's times end with microseconds."""
-    fields = [
-        field.with_type(pa.timestamp(_MICROSECONDS, field.type.tz))
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
-        else field
-        for field in batch.schema
-    ]
+    fields = [field.with_type(_in_microseconds(field.type)) for field in batch.schema]
     return batch.cast(pa.schema(fields), safe=False) if fields != list(batch.schema) else batch
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """A type as Python has it, whose times end with microseconds."""
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(kind.key_type, _in_microseconds(kind.item_type))
+    if types.is_list(kind) or types.is_large_list(kind):
+        inner = kind.value_field.with_type(_in_microseconds(kind.value_type))
+        return pa.list_(inner) if types.is_list(kind) else pa.large_list(inner)
+    if getattr(kind, "unit", "") != "ns":
+        return kind
+    if types.is_timestamp(kind):
+        return pa.timestamp(_MICROSECONDS, kind.tz)
+    return pa.duration(_MICROSECONDS) if types.is_duration(kind) else pa.time64(_MICROSECONDS)

@@ -136,14 +136,13 @@ class Source:
     def _read_stream(self, stop: threading.Event) -> Iterator[bytes]:
         """The lines of a stream until it ends or `stop` is set; nothing while none comes."""
         polled = _Polled(self._file.fileno(), stop)
-        buffered = io.BufferedReader(polled, _BLOCK)
         try:
-            head = buffered.peek(_BLOCK)
+            head = polled.peek()
             self._look_at(head)
             if self.unit == "line":
-                yield from polled.lines(buffered.read(len(head)))
+                yield from polled.lines(head)
             else:
-                yield from self._converted(buffered)
+                yield from self._converted(io.BufferedReader(polled, _BLOCK))
         except _StoppedError:
             return
 
@@ -184,16 +183,33 @@ class _Polled(io.RawIOBase):
         self._stop = stop
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLIN)
+        self._peeked = b""
 
     def readable(self) -> bool:
         return True
 
+    def peek(self) -> bytes:
+        """The beginning, which `readinto` hands out again: the first line, which a writer may send in pieces,
+        as far as a format is recognised by it. Raises as `readinto` does."""
+        while b"\n" not in self._peeked and len(self._peeked) < _BLOCK:
+            block = self._wait(_BLOCK)
+            self._peeked += block
+            if not block:
+                break
+        return self._peeked
+
     def readinto(self, buffer: Any) -> int:
         """Waits for something. Raises _StoppedError if `stop` is set meanwhile."""
-        while (block := self._block()) is None:
-            pass
+        most = len(buffer)
+        block = self._peeked[:most] or self._wait(most)
+        self._peeked = self._peeked[most:]
         buffer[: len(block)] = block
         return len(block)
+
+    def _wait(self, most: int) -> bytes:
+        while (block := self._block(most)) is None:
+            pass
+        return block
 
     def lines(self, first: bytes) -> Iterator[bytes]:
         """The lines that begin with `first`; nothing while none comes. A line does not wait for others."""
@@ -212,13 +228,13 @@ class _Polled(io.RawIOBase):
             block = self._block()
         yield b"".join(pieces)
 
-    def _block(self) -> bytes | None:
+    def _block(self, most: int = _BLOCK) -> bytes | None:
         """What there is, nothing at the end; None if nothing came for a while."""
         if self._stop.is_set():
             raise _StoppedError
         if not self._ready.poll(_TURN * 1000):
             return None
         try:
-            return os.read(self._descriptor, _BLOCK)
+            return os.read(self._descriptor, most)
         except BlockingIOError:  # another reader was faster
             return None

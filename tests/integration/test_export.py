@@ -309,17 +309,68 @@ def test_a_day_that_retention_dropped_stays_proved(
     assert proof(database, tmp_path).verdict is Verdict.OPEN
 
 
+@pytest.mark.parametrize("kind", ["csv", "ndjson"])
+def test_a_file_of_a_dropped_day_is_not_to_change_either(
+    load: Load, database: Settings, export: Export, tmp_path: Path, kind: Format
+) -> None:
+    load.load(events(range(3)))
+    [done] = export(kind)
+    execute(
+        database,
+        "DELETE FROM events; INSERT INTO dropped_days (table_name, day, rows)"
+        f" VALUES ('events', '{DAY}', 3)",
+    )
+    assert proof(database, tmp_path).verdict is Verdict.CLOSED
+    path = Path(done.path)
+    path.write_bytes(path.read_bytes().replace(b"user1", b"user2"))
+    assert proof(database, tmp_path).problems == ("the file has changed since it was written",)
+
+
+def test_a_day_that_was_exported_before_its_first_event(
+    load: Load, database: Settings, tmp_path: Path
+) -> None:
+    with session(database, "test") as connection:
+        export_day(connection, database, USER_EVENTS, DAY, Destination(str(tmp_path)), "parquet")
+    assert proof(database, tmp_path).verdict is Verdict.CLOSED
+    load.load(events(range(3)))
+    found = proof(database, tmp_path)
+    assert (found.verdict, found.later) == (Verdict.NOT_YET, 3)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_large_value(loaded: Settings, export: Export, tmp_path: Path, kind: Format) -> None:
+    one = Load(loaded, [EVERY])
+    value = EVERY.decoder.encode(every(0).model_copy(update={"text": "x," * 100_000}))
+    one.load([FakeRecord(40, value, topic="every")])
+    one.sink.close()
+    export(kind, EVERY)
+    assert proof(loaded, tmp_path, EVERY).verdict is Verdict.CLOSED
+
+
+@pytest.mark.parametrize(("kind", "line"), [("csv", b"a\rb\n"), ("ndjson", b"[]\n")])
+def test_a_line_that_is_no_row_is_damage(
+    load: Load, database: Settings, export: Export, tmp_path: Path, kind: Format, line: bytes
+) -> None:
+    load.load(events(range(3)))
+    [done] = export(kind)
+    with Path(done.path).open("ab") as file:
+        file.write(line)
+    assert any("is damaged" in problem for problem in proof(database, tmp_path).problems)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_failed_export_leaves_the_file_that_was_there(
     load: Load, database: Settings, export: Export, kind: Format
 ) -> None:
     load.load(events(range(3)))
     [done] = export(kind)
-    before = Path(done.path).read_bytes()
+    folder = Path(done.path).parent
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == (1 if kind == "parquet" else 2)
     execute(database, "ALTER TABLE events RENAME COLUMN id TO other")
     with pytest.raises(Exception, match="id"):
         export(kind)
-    assert Path(done.path).read_bytes() == before
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_any_store_that_fsspec_knows(load: Load, database: Settings, export: Export) -> None:

@@ -34,7 +34,9 @@ from streamflow.kafka.transactions import Publisher
 from streamflow.postgres.connections import session
 from streamflow.postgres.ingest_requests import IngestRequests, Keyed, places_of
 from streamflow.records import Origin, OutRecord
-from streamflow.settings import Settings
+from streamflow.settings import IngestSettings, Settings
+from streaming_workers.ingest import keys
+from streaming_workers.ingest.submissions import Submission
 
 pytestmark = pytest.mark.integration
 
@@ -207,6 +209,44 @@ def test_a_batch_that_another_has_settled_is_not_committed(stack_settings: Setti
     assert other.claim([Keyed("user-events", bytes(32), bytes(32))], []).claimed == [0]
     mine.close()
     other.close()
+
+
+def test_a_batch_that_is_sent_while_another_worker_settles_stays(
+    stack_settings: Settings,
+) -> None:
+    """The worker was fenced and is back: what it has sent since is not taken for what it has left."""
+    mine, other = IngestRequests(stack_settings, "back"), IngestRequests(stack_settings, "other")
+    batches = [
+        mine.claim([Keyed("user-events", bytes([n]) * 32, bytes(32))], []).batch for n in (1, 2)
+    ]
+    mine.prepare(batches[0], {0: [(0, 0)]})
+
+    def committed(_stream: str, _place: tuple[int, int]) -> bool:
+        # It is about to commit.
+        mine.prepare(batches[1], {0: [(0, 1)]})
+        return False
+
+    other.settle("back", committed)
+    mine.confirm([batches[1]])
+    again = other.claim([Keyed("user-events", bytes([n]) * 32, bytes(32)) for n in (1, 2)], [])
+    assert again.claimed == [0]
+    assert again.earlier[1].places == [(0, 1)]
+    mine.close()
+    other.close()
+
+
+def test_what_is_stored_is_confirmed_though_no_request_with_a_key_follows(
+    stack_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_KEEP_HOUSE_EVERY", 0.0)
+    mine = keys.Keys(IngestSettings(**stack_settings.model_dump()), "one")
+    claimed = mine.claim([Submission("user-events", [], bytes(32), bytes(32), lambda _: None)])
+    assert claimed.batch is not None
+    mine.prepare(claimed.batch, {0: [(0, 0)]})
+    mine.stored(claimed.batch)
+    mine.keep_house()
+    assert count(stack_settings, "SELECT count(*) FROM ingest_batches WHERE stored") == 1
+    mine.close()
 
 
 def test_old_keys_are_forgotten(stack_settings: Settings) -> None:

@@ -2,12 +2,15 @@
 same lines every time."""
 
 import bz2
+import csv
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import os
 import random
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -25,6 +28,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pydantic import Field
 
+from faults import wait_until
 from pipeline import event
 from streamflow import Event, Hashed, Stream, Timestamp
 from streamflow.errors import UsageError
@@ -80,8 +84,6 @@ def read(tmp_path: Path) -> Iterator[Callable[..., list[bytes]]]:
 
 
 def pipe() -> tuple[int, int]:
-    import os
-
     return os.pipe()
 
 
@@ -226,17 +228,48 @@ READ = [
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_rows_of_csv_are_events(
-    read: Callable[..., list[bytes]], delimiter: str, end: str, start: str
+    read: Callable[..., list[bytes]], delimiter: str, end: str, start: str, quoting: Literal[0, 1]
 ) -> None:
-    import csv
-
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
     for row in csv.reader(io.StringIO("\n".join([HEADER, *ROWS]), newline="")):
         writer.writerow(row)
     found = read((start + text.getvalue()).encode())
     assert parsed(found) == READ
+
+
+def test_csv_by_a_pipe_is_read_whole(read: Callable[..., list[bytes]]) -> None:
+    rows = "".join(f"{number},a,2,comment {number},,b\n" for number in range(20_000))
+    lines = parsed(read(f"id,type,total,comment,discount,timestamp\n{rows}".encode(), piped=True))
+    assert [line["id"] for line in lines] == list(range(20_000))
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        (b"i", b"d,type,total,comment,discount,timestamp\n1,a,2,c,,b\n"),
+        (b"[", b'\n{"id":1,\n"type":"a"}\n]'),
+        (b"\x1f", gzip.compress(b'[{"id":1}]', mtime=0)[1:]),
+    ],
+)
+def test_a_writer_may_begin_with_a_part_of_a_line(first: bytes, rest: bytes) -> None:
+    reading, writing = pipe()
+    with closing(open_source(f"/dev/fd/{reading}", ORDERS)) as source:
+        os.write(writing, first)
+
+        def go_on() -> None:
+            wait_until(
+                lambda: not select.select([reading], [], [], 0)[0], 10, "the first piece to be read"
+            )
+            fill(writing, rest)
+
+        threading.Thread(target=go_on, daemon=True).start()
+        [line] = [line for group in source.groups(NEVER, 100) for line in group]
+    os.close(reading)
+    assert json.loads(line)["id"] == 1
+    assert source.unit == "record"
 
 
 def test_what_is_no_utf8_stays_as_it_is(read: Callable[..., list[bytes]]) -> None:
@@ -249,6 +282,21 @@ def test_a_cell_is_never_more_than_one_value(read: Callable[..., list[bytes]]) -
     [line] = read(f'{header}1,a,2,c,"[],""id"":9",,b\n'.encode())
     assert json.loads(line)["tags"] == '[],"id":9'
     assert line.count(b'"id":') == 1
+    deep = "[" * 100_000
+    [line] = read(f"{header}1,a,2,c,{deep},,b\n".encode())
+    assert json.loads(line)["tags"] == deep
+
+
+class Reply(Event):
+    id: int
+    replies: list["Reply"] = Field(default_factory=list)
+    timestamp: Timestamp
+
+
+def test_a_model_may_hold_itself(read: Callable[..., list[bytes]]) -> None:
+    stream = Stream(name="replies", contract=Reply, table="replies", key="id")
+    [line] = parsed(read(b'id,replies,timestamp\n1,"[{""id"":2}]",b\n', stream))
+    assert line == {"id": 1, "replies": [{"id": 2}], "timestamp": "b"}
 
 
 @pytest.mark.parametrize(
@@ -261,6 +309,7 @@ def test_a_cell_is_never_more_than_one_value(read: Callable[..., list[bytes]]) -
         ("id,type,total,comment,discount,timestamp\n1,a,2\n", "record 1 has 3 cells, and the header 6: mend it"),  # noqa: E501
         ('id,type,total,comment,discount,timestamp\n1,a,2,"c,,b\n', "record 1 is no CSV .* is a quotation mark missing"),  # noqa: E501
         ("id,type,total,comment,discount,timestamp,address.street\n", "column address.street is no field"),
+        ("id,type,total,comment,discount,timestamp,address.city,address\n", "column address.city is part of column address: drop one"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_csv_that_does_not_fit_is_named(
@@ -302,6 +351,24 @@ def test_rows_of_parquet_are_events(read: Callable[..., list[bytes]]) -> None:
     assert b'"total":12.50' in found[0]
     assert read(gzip.compress(data)) == found
     assert read(data, piped=True) == found
+
+
+def test_what_is_nested_in_parquet(read: Callable[..., list[bytes]]) -> None:
+    nanos = pa.timestamp("ns", "UTC")
+    inner = pa.struct([("city", nanos), ("zip", pa.map_(pa.string(), pa.list_(pa.time64("ns"))))])
+    moment, noon = pa.scalar(1_767_270_600_123_456_789, nanos), [43_200_000_000_001]
+    rows = [{"city": moment, "zip": [("a", noon)]}, {"city": None, "zip": []}, None]
+    data = table(
+        id=[1, 2, 3], type=["a"] * 3, total=[1] * 3, comment=["c"] * 3, discount=[1] * 3,
+        timestamp=["b"] * 3, address=pa.array(rows, inner),
+        tags=pa.array([[], [("a", float("nan"))], None], pa.map_(pa.string(), pa.float64())),
+    )  # fmt: skip
+    first, second, third = parsed(read(data))
+    assert first["address"] == {"city": "2026-01-01T12:30:00.123456Z", "zip": {"a": ["12:00:00"]}}
+    assert (first["tags"], second["tags"]) == ({}, {"a": "nan"})
+    assert second["address"] == {"zip": {}}
+    assert "address" not in third
+    assert "tags" not in third
 
 
 def test_times_without_a_zone_stay_so(read: Callable[..., list[bytes]]) -> None:
