@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from streamflow.errors import UsageError
+from streamflow.producer.documents import PLAIN, Documents, FieldKind
 from streamflow.stream import Stream
 
 # RFC 8259, section 6; and what writers of tables make of booleans.
@@ -26,11 +27,13 @@ class Column(NamedTuple):
         path: names from the event down to the field.
         may_be_text: whether its value may be a text in JSON.
         required: whether each model of the contract asks for it.
+        kind: what a document may hold in it.
     """
 
     path: tuple[str, ...]
     may_be_text: bool
     required: bool
+    kind: FieldKind
 
 
 class Columns:
@@ -40,6 +43,7 @@ class Columns:
         self._name = stream.name
         self._forbids = stream.unknown_fields == "forbid"
         self._schemas = [_json_schema(model) for model in stream.decoder.models]
+        self._kinds = Documents(stream.decoder).kinds
 
     def __contains__(self, name: str) -> bool:
         return any(
@@ -96,6 +100,7 @@ class Columns:
             path,
             not found or any(_may_be_text(part, schema) for schema, part in found),
             all(name in schema.get("required", ()) for schema in self._schemas),
+            self._kinds.get(name, PLAIN),
         )
 
 
