@@ -30,6 +30,10 @@ class FieldKind(NamedTuple):
     number_of: Callable[[datetime], int] | None
 
 
+PLAIN: Final = FieldKind(is_int=False, must_be_there=False, number_of=None)
+LARGEST_EXACT: Final = 2**53  # beyond it, a float does not hold every whole number
+
+
 class Documents:
     """Writes the documents of one contract."""
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from streamflow.errors import UsageError
-from streamflow.producer.documents import FieldKind
+from streamflow.producer.documents import LARGEST_EXACT, PLAIN, FieldKind
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _ABSENT: Final = object()
-_PLAIN: Final = FieldKind(is_int=False, must_be_there=False, number_of=None)
-_LARGEST_EXACT: Final = 2**53  # beyond it, float64 does not hold every whole number
 
 
 def documents_of(
@@ -35,7 +33,7 @@ def documents_of(
     if len(set(names)) < len(names):
         raise UsageError("two columns have the same name: rename or drop one")
     columns = [
-        _values(frame[name], name, kinds.get(name, _PLAIN), known=name in kinds, timezone=timezone)
+        _values(frame[name], name, kinds.get(name, PLAIN), known=name in kinds, timezone=timezone)
         for name in names
     ]
     if not names:
@@ -78,4 +76,4 @@ def _in_utc(column: "pd.Series[Any]", name: str, timezone: str | None) -> "pd.Se
 
 
 def _is_whole(column: "pd.Series[Any]") -> bool:
-    return bool(((column % 1 == 0) & (column.abs() <= _LARGEST_EXACT)).all())
+    return bool(((column % 1 == 0) & (column.abs() <= LARGEST_EXACT)).all())

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema
 
 from streamflow.contract import RFC3339
 from streamflow.errors import UsageError
+from streamflow.producer.documents import PLAIN, Documents, FieldKind
 from streamflow.stream import Stream
 
 # RFC 8259, section 6; and what writers of tables make of booleans.
@@ -30,14 +31,16 @@ class Column(NamedTuple):
     Attributes:
         path: names from the event down to the field.
         may_be_text: whether its value may be a text in JSON.
-        is_time: whether that text is a time.
         required: whether each model of the contract asks for it.
+        is_time: whether such a text is a time.
+        kind: what a document may hold in it.
     """
 
     path: tuple[str, ...]
     may_be_text: bool
     required: bool
-    is_time: bool = False
+    is_time: bool
+    kind: FieldKind
 
 
 class Columns:
@@ -47,6 +50,7 @@ class Columns:
         self._name = stream.name
         self._forbids = stream.unknown_fields == "forbid"
         self._schemas = [_json_schema(model) for model in stream.decoder.models]
+        self._kinds = Documents(stream.decoder).kinds
 
     def __contains__(self, name: str) -> bool:
         return any(
@@ -104,6 +108,7 @@ class Columns:
             not found or any(_may_be_text(part, schema) for schema, part in found),
             all(name in schema.get("required", ()) for schema in self._schemas),
             bool(found) and all(_is_time(part, schema) for schema, part in found),
+            self._kinds.get(name, PLAIN),
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from typing import IO, Any, Final
 
 import msgspec
@@ -9,6 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from streamflow.errors import UsageError
+from streamflow.producer.documents import LARGEST_EXACT, FieldKind
 from streaming_workers.producer.columns import Column, Columns
 
 _ROWS: Final = 1_000  # made at a time
@@ -17,7 +19,8 @@ _MICROSECONDS: Final = "us"
 
 def rows(file: IO[bytes], columns: Columns) -> Iterator[bytes]:
     """The rows as JSON: times in RFC 3339, decimals as numbers, binary values in base64. A null is an absent
-    field, unless the contract requires it. Nanoseconds are cut off. NaN, which JSON does not have, becomes
+    field, unless the contract requires it. Nanoseconds are cut off. As of a data frame, a time
+    is the number that the contract has, and a whole float an integer. NaN, which JSON does not have, becomes
     the text "NaN", which the contract rejects as no number.
 
     Raises UsageError if it is no Parquet, or its columns do not fit the stream.
@@ -43,8 +46,17 @@ def _document(row: dict[str, Any], named: list[Column], kinds: list[pa.DataType]
         place = members
         for name in column.path[:-1]:
             place = place.setdefault(name, {})
-        place[column.path[-1]] = _as_json(value, kind)
+        place[column.path[-1]] = _fitted(value, column.kind, kind)
     return members
+
+
+def _fitted(value: Any, field: FieldKind, kind: pa.DataType) -> Any:
+    if field.number_of is not None and isinstance(value, datetime) and value.tzinfo is not None:
+        return field.number_of(value)
+    # pandas makes floats of integers where one is missing.
+    if field.is_int and isinstance(value, float) and value % 1 == 0 and abs(value) <= LARGEST_EXACT:
+        return int(value)
+    return _as_json(value, kind)
 
 
 def _as_json(value: Any, kind: pa.DataType) -> Any:

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from faults import wait_until
 from pipeline import event
-from streamflow import Event, Hashed, Stream, Timestamp
+from streamflow import EpochMillis, Event, Hashed, Stream, Timestamp
 from streamflow.errors import UsageError
 from streamflow.streams.user_events import USER_EVENTS
 from streaming_workers.producer import json_values
@@ -388,6 +388,24 @@ def test_what_is_nested_in_parquet(read: Callable[..., list[bytes]]) -> None:
     assert second["address"] == {"zip": {}}
     assert "address" not in third
     assert "tags" not in third
+
+
+class Reading(Event):
+    id: int
+    at: EpochMillis
+
+
+READINGS = Stream(name="readings", contract=Reading, table="readings", key="id", event_time="at")
+
+
+def test_parquet_has_the_numbers_of_the_contract(read: Callable[..., list[bytes]]) -> None:
+    """As `Producer.send_frame` makes them of the same table."""
+    lines = read(table(id=[1.0, 2.5, None], at=[MOMENT] * 3), READINGS)
+    assert lines == [
+        b'{"id":1,"at":1767270600123}\n',
+        b'{"id":2.5,"at":1767270600123}\n',
+        b'{"id":null,"at":1767270600123}\n',
+    ]
 
 
 def test_times_without_a_zone_stay_so(read: Callable[..., list[bytes]]) -> None:
