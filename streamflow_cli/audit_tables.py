@@ -141,18 +141,24 @@ def export_table(proof: ExportProof) -> None:
     table = plain_table("day", "file", "rows", "equal", "loaded later", "verdict")
     for file in proof.files:
         numbers = (f"{number:,}" for number in (file.rows, file.equal, file.later))
-        table.add_row(str(file.covered.day), file.path, *numbers, _VERDICTS[file.verdict])
+        table.add_row(str(file.day), file.path, *numbers, _VERDICTS[file.verdict])
     console.print(table)
     for file in proof.files:
         for problem in file.problems:
             console.print(f"[red]{escape(file.path)}[/]: {escape(problem)}")
+    for found, where in ((proof.missing, "between them"), (proof.outside, "before or after them")):
+        for name, days in found.items():
+            listed = ", ".join(map(str, days[:_SHOWN])) + (" …" if len(days) > _SHOWN else "")
+            console.print(
+                f"{name} has rows of {counted(len(days), 'day')} {where} that no file has: {listed}",
+                markup=False,
+                soft_wrap=True,
+            )
     later = sum(file.later for file in proof.files)
     if proof.verdict is Verdict.CLOSED:
         console.print("[green]closed[/]: files and tables agree, row by row.")
     elif proof.verdict is Verdict.NOT_YET:
-        console.print(
-            f"[yellow]not yet[/]: {counted(later, 'row')} came after the export; export the "
-            f"{either(later, 'day', 'days')} again."
-        )
+        came = f"{counted(later, 'row')} came after the export" if later else "days are missing"
+        console.print(f"[yellow]not yet[/]: {came}; export these days again.")
     else:
         console.print("[red]not closed[/]: files and tables differ.")

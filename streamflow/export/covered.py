@@ -35,13 +35,13 @@ class Covered(BaseModel):
     sha256: str | None = None
 
     @classmethod
-    def parse(cls, text: bytes | str, path: str) -> "Covered":
+    def parse(cls, text: bytes | str) -> "Covered":
         """Raises UsageError if it is none of ours."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise UsageError(
-                f"{path} does not say what it covers, or another release wrote it: export the day again"
+                "the file does not say what it covers, or another release wrote it: export the day again"
             ) from error
 
     def covers(self, topic: str, partition: int, offset: int) -> bool:

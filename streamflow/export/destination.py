@@ -40,7 +40,8 @@ def encoding(kind: Format, columns: Columns) -> Encoding:
 class ExportedFile(NamedTuple):
     path: str
     kind: Format
-    covered: Covered
+    day: date  # as the folder says
+    covered: Covered | UsageError  # or why the file does not say it
 
 
 class Destination:
@@ -79,32 +80,47 @@ class Destination:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def exported(self, table: str) -> list[ExportedFile]:
-        """The files of a table, by day.
-
-        Raises:
-            UsageError: a file does not say what it covers.
-        """
-        found = [
-            ExportedFile(path, kind, self._covered(path, kind))
-            for kind in get_args(Format)
-            for path in self._files.glob(f"{self._root}/{table}/day=*/{table}-*.{kind}")
+        """The files of a table, by day."""
+        return [
+            ExportedFile(path, kind, day, self._covered(path, kind))
+            for path in sorted(self._files.glob(f"{self._root}/{table}/day=*/{table}-*.*"))
+            if (kind := _kind(path)) and (day := _day(path))
         ]
-        return sorted(found, key=lambda file: (file.covered.day, file.kind))
 
     def open(self, path: str) -> Any:
         return self._files.open(path, "rb")
 
-    def _covered(self, path: str, kind: Format) -> Covered:
+    def _covered(self, path: str, kind: Format) -> Covered | UsageError:
         if kind == "parquet":
             extras.require("parquet", "reading Parquet")
+        try:
+            return self._read_covered(path, kind)
+        except UsageError as error:
+            return error
+
+    def _read_covered(self, path: str, kind: Format) -> Covered:
+        if kind == "parquet":
             from streamflow.export.parquet_files import covered_by  # noqa: PLC0415 (an extra's)
 
             with self._files.open(path, "rb") as file:
-                return covered_by(file, path)
+                return covered_by(file)
         try:
-            return Covered.parse(self._files.cat(path + SIDECAR), path)
+            return Covered.parse(self._files.cat(path + SIDECAR))
         except FileNotFoundError:
-            return Covered.parse(b"", path)
+            return Covered.parse(b"")
+
+
+def _kind(path: str) -> Format | None:
+    suffix = path.rpartition(".")[2]
+    return next((kind for kind in get_args(Format) if kind == suffix), None)
+
+
+def _day(path: str) -> date | None:
+    """The day that the folder of a file says; None if it is no folder of ours."""
+    try:
+        return date.fromisoformat(path.rsplit("/", 2)[1].removeprefix("day="))
+    except ValueError:
+        return None
 
 
 class NewFile:

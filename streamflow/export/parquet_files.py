@@ -68,13 +68,13 @@ class ParquetFile:
             raise UsageError(f"it cannot be read: {error}") from error
 
 
-def covered_by(file: IO[bytes], path: str) -> Covered:
+def covered_by(file: IO[bytes]) -> Covered:
     """What a Parquet file says that it covers. Raises UsageError if it says nothing."""
     try:
         metadata = parquet.read_metadata(file).metadata or {}
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{path} is no readable Parquet file: {error}") from error
-    return Covered.parse(metadata.get(KEY.encode(), b""), path)
+        raise UsageError("the file is damaged: it is no readable Parquet") from error
+    return Covered.parse(metadata.get(KEY.encode(), b""))
 
 
 def _grouped(chunks: Iterable[list[Row]]) -> Iterator[list[Row]]:

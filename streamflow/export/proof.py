@@ -1,7 +1,8 @@
 """Whether exported files and the table agree, row by row."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from hashlib import file_digest
 from typing import Any, Final, NamedTuple
 
@@ -9,7 +10,7 @@ from streamflow.audit.report import Verdict
 from streamflow.errors import UsageError
 from streamflow.export.columns import Columns, Identity
 from streamflow.export.covered import Covered
-from streamflow.export.days import rows, snapshot
+from streamflow.export.days import days, rows, snapshot
 from streamflow.export.destination import Destination, ExportedFile, encoding
 from streamflow.postgres.connections import Connection, session
 from streamflow.settings import Settings
@@ -34,7 +35,7 @@ class FileProof(NamedTuple):
     """
 
     path: str
-    covered: Covered
+    day: date
     rows: int
     equal: int
     later: int
@@ -48,12 +49,23 @@ class FileProof(NamedTuple):
 
 
 class ExportProof(NamedTuple):
+    """How the files of some tables compare with them.
+
+    Attributes:
+        missing: days that have rows and no file, between those that have one, by table.
+        outside: such days before the first file and after the last one, by table.
+    """
+
     files: tuple[FileProof, ...]
+    missing: Mapping[str, Sequence[date]]
+    outside: Mapping[str, Sequence[date]]
 
     @property
     def verdict(self) -> Verdict:
-        """The worst one."""
+        """The worst one; days outside of what was exported count for nothing."""
         verdicts = {file.verdict for file in self.files}
+        if self.missing:
+            verdicts.add(Verdict.NOT_YET)
         return next(
             each for each in (Verdict.OPEN, Verdict.NOT_YET, Verdict.CLOSED) if each in verdicts
         )
@@ -62,12 +74,13 @@ class ExportProof(NamedTuple):
         """For JSON."""
         return {
             "verdict": self.verdict,
+            "missing": _as_texts(self.missing),
+            "outside": _as_texts(self.outside),
             "files": [
                 {
                     "path": file.path,
                     "verdict": file.verdict,
-                    "day": file.covered.day.isoformat(),
-                    "exported_at": file.covered.exported_at.isoformat(),
+                    "day": file.day.isoformat(),
                     "rows": file.rows,
                     "equal": file.equal,
                     "later": file.later,
@@ -82,7 +95,7 @@ def prove(settings: Settings, streams: Sequence[Stream], url: str) -> ExportProo
     """Compares every file of these streams' tables below `url`.
 
     Raises:
-        UsageError: there is none, a file does not say what it covers, or the place cannot be read.
+        UsageError: there is none, or the place cannot be read.
         Unavailable: the database does not answer.
     """
     destination = Destination(url)
@@ -91,22 +104,52 @@ def prove(settings: Settings, streams: Sequence[Stream], url: str) -> ExportProo
     ]
     if not found:
         names = ", ".join(stream.event_table for stream in streams)
-        raise UsageError(f"{url} has no export of {names}: see `streamflow export --help`")
-    with session(settings, "audit-export") as connection:
-        return ExportProof(
-            tuple(_prove(connection, stream, destination, file) for stream, file in found)
+        raise UsageError(
+            f"{url} has no export of {names}: name the folder that `streamflow export --out` has got"
         )
+    exported: dict[str, set[date]] = {}
+    for stream, file in found:
+        exported.setdefault(stream.event_table, set()).add(file.day)
+    with session(settings, "audit-export") as connection:
+        files = tuple(_prove(connection, stream, destination, file) for stream, file in found)
+        left = {
+            stream.event_table: [
+                day
+                for day in days(connection, stream, None, None)
+                if day not in exported[stream.event_table]
+            ]
+            for stream in streams
+            if stream.event_table in exported
+        }
+    return ExportProof(
+        files,
+        _chosen(left, lambda table, day: min(exported[table]) < day < max(exported[table])),
+        _chosen(left, lambda table, day: not min(exported[table]) < day < max(exported[table])),
+    )
+
+
+def _chosen(
+    left: Mapping[str, Sequence[date]], wanted: Callable[[str, date], bool]
+) -> dict[str, list[date]]:
+    chosen = {table: [day for day in each if wanted(table, day)] for table, each in left.items()}
+    return {table: each for table, each in chosen.items() if each}
+
+
+def _as_texts(found: Mapping[str, Sequence[date]]) -> dict[str, list[str]]:
+    return {table: [day.isoformat() for day in each] for table, each in found.items()}
 
 
 def _prove(
     connection: Connection, stream: Stream, destination: Destination, file: ExportedFile
 ) -> FileProof:
     columns, covered = Columns(stream), file.covered
+    if isinstance(covered, UsageError):
+        return FileProof(file.path, file.day, 0, 0, 0, (str(covered),))
     there = {column.name: column.type for column in columns.all}
     if covered.columns != there:
         differing = min({*covered.columns.items()} ^ {*there.items()})[0]
         why = f"the contract has changed since ({differing}): export the day again"
-        return FileProof(file.path, covered, covered.rows, 0, 0, (why,))
+        return FileProof(file.path, file.day, covered.rows, 0, 0, (why,))
     compared = _Compared(connection, columns, covered, stream.topic)
     with snapshot(connection), destination.open(file.path) as opened:
         if covered.sha256 is not None:
@@ -118,7 +161,7 @@ def _prove(
             compared.run(read.read(opened), read.comparable)
         except (UsageError, ValueError, LookupError) as error:
             compared.note(f"the file is damaged ({type(error).__name__})", None)
-        return compared.proof(file.path)
+        return compared.proof(file)
 
 
 class _Compared:
@@ -191,7 +234,7 @@ class _Compared:
             identity,
         )
 
-    def proof(self, path: str) -> FileProof:
+    def proof(self, file: ExportedFile) -> FileProof:
         covered = self._covered
         dropped = self._connection.execute(_DROPPED, [covered.table, covered.day]).fetchone()
         if dropped is not None and not self._stored and self._rows == dropped[0]:
@@ -204,7 +247,7 @@ class _Compared:
             what if (first := self._first[what]) is None else _about(what, number, first)
             for what, number in self._problems.items()
         )
-        return FileProof(path, covered, self._rows, self._equal, self._later, problems)
+        return FileProof(file.path, file.day, self._rows, self._equal, self._later, problems)
 
 
 def _about(what: str, number: int, first: Identity) -> str:

@@ -3,6 +3,7 @@ agree, which names whatever differs."""
 
 import enum
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -191,7 +192,9 @@ def test_each_day_is_a_file_that_says_what_it_covers(
             f"/events/day={each.covered.day}/events-{each.covered.day}.{kind}"
         )
     files = prove(database, [USER_EVENTS], str(Path(done[0].path).parents[2])).files
-    assert [each.covered for each in files] == [each.covered for each in done]
+    assert [(each.day, each.rows, each.verdict) for each in files] == [
+        (each.covered.day, 1, Verdict.CLOSED) for each in done
+    ]
 
 
 def event_at(number: int, moment: str) -> bytes:
@@ -276,22 +279,41 @@ def test_a_changed_or_damaged_file_is_named(
         path.write_bytes(whole.replace(b"user5,", b"user6,").replace(b'"user5"', b'"user6"'))
         assert "the file has changed since it was written" in proof(database, tmp_path).problems
     path.write_bytes(whole[: len(whole) // 2])
-    try:
-        assert proof(database, tmp_path).verdict is Verdict.OPEN
-    except UsageError as error:
-        assert kind == "parquet" and "no readable Parquet" in str(error)  # noqa: PT017, PT018
+    assert proof(database, tmp_path).verdict is Verdict.OPEN
 
 
-def test_a_file_without_what_it_covers_is_refused(
+def test_a_file_without_what_it_covers_is_named(
     load: Load, database: Settings, export: Export, tmp_path: Path
 ) -> None:
     load.load(events(range(3)))
     [done] = export("ndjson")
+    export("csv")
     Path(f"{done.path}.covered.json").unlink()
-    with pytest.raises(UsageError, match="does not say what it covers"):
-        proof(database, tmp_path)
-    with pytest.raises(UsageError, match="has no export of events"):
+    found = prove(database, [USER_EVENTS], str(tmp_path))
+    assert found.verdict is Verdict.OPEN
+    problems = {Path(file.path).suffix: file.problems for file in found.files}
+    assert problems[".csv"] == ()
+    assert "does not say what it covers" in problems[".ndjson"][0]
+    with pytest.raises(UsageError, match="has no export of events: name the folder that"):
         proof(database, tmp_path / "elsewhere")
+
+
+def test_days_without_a_file_are_named(
+    load: Load, database: Settings, export: Export, tmp_path: Path
+) -> None:
+    load.load([
+        FakeRecord(day, event_at(day, f"2026-07-0{day + 1}T12:00:00Z")) for day in range(5)
+    ])  # fmt: skip
+    export("parquet")
+    for day in (1, 3, 5):
+        shutil.rmtree(tmp_path / "events" / f"day=2026-07-0{day}")
+    found = prove(database, [USER_EVENTS], str(tmp_path))
+    assert found.verdict is Verdict.NOT_YET
+    assert found.missing == {"events": [date(2026, 7, 3)]}
+    assert found.outside == {"events": [date(2026, 7, 1), date(2026, 7, 5)]}
+    shutil.rmtree(tmp_path / "events" / "day=2026-07-04")
+    # What was not exported at all is told, and is no fault of what was.
+    assert prove(database, [USER_EVENTS], str(tmp_path)).verdict is Verdict.CLOSED
 
 
 def test_a_day_that_retention_dropped_stays_proved(

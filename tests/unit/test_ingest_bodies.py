@@ -220,7 +220,7 @@ def test_attributes_without_clear_text() -> None:
 
 @pytest.mark.parametrize("stream", [CLOUDS, USER_EVENTS])
 def test_what_the_topic_does_not_take_is_rejected_with_its_attributes(stream: Stream) -> None:
-    intake = Intake(stream, Settings(), Hasher(private_fields=stream.decoder.private_fields))
+    intake = Intake(stream, Settings())
     attributes = [(f"ce_{name}", value.encode()) for name, value in CLOUD.items()]
     attributes.append(("ce_subject", Hasher().hash("Ann Smith").encode()))
     event = Incoming(json.dumps(LOGIN).encode(), attributes)
