@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -53,7 +54,7 @@ class Columns:
             UsageError: two have the same name, one names no field, or a field is missing that every event
                 has.
         """
-        doubled = sorted({name for name in names if names.count(name) > 1})
+        doubled = sorted(name for name, count in Counter(names).items() if count > 1)
         if doubled:
             raise UsageError(f"column {doubled[0]} is there twice: rename one of them")
         unknown = [name for name in names if name not in self]
@@ -72,7 +73,15 @@ class Columns:
         ]
         if missing:
             raise UsageError(f"column {missing[0]} is missing: stream {self._name} requires it")
-        return [self._column(name) for name in names]
+        found = [self._column(name) for name in names]
+        paths = {column.path: name for column, name in zip(found, names, strict=True)}
+        for column, name in zip(found, names, strict=True):
+            for end in range(1, len(column.path)):
+                if (outer := paths.get(column.path[:end])) is not None:
+                    raise UsageError(
+                        f"columns {outer} and {name} exclude each other: {name} is a part of {outer}"
+                    )
+        return found
 
     def _fields(self) -> list[str]:
         return list(
@@ -135,7 +144,7 @@ def _quoted(text: str) -> str:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return False
     return True
 
@@ -150,7 +159,11 @@ class _AnyWhereUnknown(GenerateJsonSchema):
 
 
 def _json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(by_alias=True, schema_generator=_AnyWhereUnknown)
+    schema = model.model_json_schema(by_alias=True, schema_generator=_AnyWhereUnknown)
+    # That of a model that contains itself is a reference only.
+    return (
+        schema | schema["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    )
 
 
 def _split(schema: Mapping[str, Any], name: str) -> tuple[str, ...]:

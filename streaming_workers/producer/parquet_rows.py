@@ -13,6 +13,7 @@ from streaming_workers.producer.columns import Column, Columns
 
 _ROWS: Final = 1_000  # made at a time
 _MICROSECONDS: Final = "us"
+_BUFFER: Final = 1 << 20  # bytes of a column, read at a time
 
 
 def rows(file: IO[bytes], columns: Columns) -> Iterator[bytes]:
@@ -23,46 +24,75 @@ def rows(file: IO[bytes], columns: Columns) -> Iterator[bytes]:
     Raises UsageError if it is no Parquet, or its columns do not fit the stream.
     """
     try:
-        table = parquet.ParquetFile(file)
+        # Buffered, or a whole row group is in memory.
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
         named = columns.named(table.schema_arrow.names)
         encode = msgspec.json.Encoder(decimal_format="number").encode
         for batch in table.iter_batches(_ROWS):
-            for row in _without_nanoseconds(batch).to_pylist():
-                yield encode(_document(row, named)) + b"\n"
+            yield from (encode(each) + b"\n" for each in _documents(batch, named))
     except (pa.ArrowException, OSError, EOFError) as error:
         raise UsageError(f"it is no readable Parquet file: {error}") from error
 
 
-def _document(row: dict[str, Any], named: list[Column]) -> dict[str, Any]:
+def _documents(batch: pa.RecordBatch, named: list[Column]) -> Iterator[dict[str, Any]]:
+    """Raises UsageError if Python has no such value: a year beyond 9999, text that is no UTF-8."""
+    batch = _without_nanoseconds(batch)
+    kinds = [field.type for field in batch.schema]
+    try:
+        yield from (_document(row, named, kinds) for row in batch.to_pylist())
+    except (ValueError, OverflowError, KeyError) as error:
+        if batch.num_rows == 1:
+            raise UsageError(f"the next row has a value that cannot be sent: {error}") from error
+        # What comes before that row is sent.
+        for number in range(batch.num_rows):
+            yield from _documents(batch.slice(number, 1), named)
+
+
+def _document(row: dict[str, Any], named: list[Column], kinds: list[pa.DataType]) -> dict[str, Any]:
     members: dict[str, Any] = {}
-    for column, value in zip(named, row.values(), strict=True):
+    for column, value, kind in zip(named, row.values(), kinds, strict=True):
         if value is None and not column.required:
             continue
         place = members
         for name in column.path[:-1]:
             place = place.setdefault(name, {})
-        place[column.path[-1]] = _as_json(value)
+        place[column.path[-1]] = _as_json(value, kind)
     return members
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if not isinstance(value, dict | list):
+        return value
+    while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
     if isinstance(value, dict):
-        return {name: _as_json(each) for name, each in value.items() if each is not None}
-    if isinstance(value, list):
-        if value and isinstance(value[0], tuple):  # a map
-            return {str(key): _as_json(each) for key, each in value}
-        return [_as_json(each) for each in value]
-    return value
+        return {
+            name: _as_json(each, kind.field(name).type)
+            for name, each in value.items()
+            if each is not None
+        }
+    if pa.types.is_map(kind):
+        return {str(key): _as_json(each, kind.item_type) for key, each in value}
+    return [_as_json(each, kind.value_type) for each in value]
 
 
 def _without_nanoseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Python's times end with microseconds."""
-    fields = [
-        field.with_type(pa.timestamp(_MICROSECONDS, field.type.tz))
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
-        else field
-        for field in batch.schema
-    ]
+    fields = [field.with_type(_in_microseconds(field.type)) for field in batch.schema]
     return batch.cast(pa.schema(fields), safe=False) if fields != list(batch.schema) else batch
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp(_MICROSECONDS, kind.tz)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration(_MICROSECONDS)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(_in_microseconds(kind.key_type), _in_microseconds(kind.item_type))
+    return kind
