@@ -60,7 +60,7 @@ class Destination:
     def __init__(self, url: str) -> None:
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError) as error:
             raise UsageError(f"{url} cannot be written to: {error}") from error
 
     @contextmanager
@@ -82,6 +82,10 @@ class Destination:
                 self._files.pipe(path + SIDECAR, new.beside)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        except NotImplementedError as error:
+            raise UsageError(
+                f"{path} cannot be written: {type(self._files).__name__} of fsspec only reads"
+            ) from error
 
     @contextmanager
     def _whole(self, path: str) -> Iterator[IO[bytes]]:

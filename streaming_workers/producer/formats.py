@@ -63,13 +63,18 @@ def foreign(head: bytes) -> Foreign | None:
     for signature, what, command in _FOREIGN:
         if head.startswith(signature):
             return Foreign(what, command)
-    if not head.startswith((*_PARQUET, *_COMPRESSED)) and head.count(0) > len(head) // 4:
+    if not is_binary(head) and head.count(0) > len(head) // 4:
         # ASCII is the low byte of each character.
         order = "BE" if head.startswith(b"\x00") else "LE"
         return Foreign("UTF-16", f"iconv -f UTF-16{order} -t UTF-8 FILE")
     if b"\n" not in head and _LONE_RETURNS.search(head):
         return Foreign("text whose lines end with CR alone", r"tr '\r' '\n' < FILE")
     return None
+
+
+def is_binary(head: bytes) -> bool:
+    """Whether a file that begins so is compressed, or Parquet."""
+    return head.startswith((*_PARQUET, *_COMPRESSED))
 
 
 def is_lines(head: bytes, stream: Stream) -> bool:

@@ -72,12 +72,14 @@ class Source:
         self._lines: Iterator[bytes] | None = None
         self._damage: UsageError | None = None
         if resumable:
-            head = os.pread(descriptor, _BLOCK, 0)
             try:
-                self._look_at(head)
+                self._look_at(os.pread(descriptor, _BLOCK, 0))
             except UsageError:
                 self.close()
                 raise
+            except OSError as error:
+                self.close()
+                raise UsageError(f"{path} cannot be read: {error.strerror}") from error
             if self.unit == "line":
                 self.size = os.fstat(descriptor).st_size
 
@@ -135,6 +137,8 @@ class Source:
             yield from self._opened(stop)
         except UsageError as error:
             self._damage = error
+        except OSError as error:
+            self._damage = UsageError(f"{self._name} cannot be read: {error.strerror or error}")
 
     def _opened(self, stop: threading.Event) -> Iterator[bytes]:
         if self._lines is None:
@@ -151,10 +155,10 @@ class Source:
         polled = _Polled(self._file.fileno(), stop)
         buffered = io.BufferedReader(polled, _BLOCK)
         try:
-            head = buffered.peek(_BLOCK)
+            head = polled.head()
             self._look_at(head)
             if self.unit == "line":
-                yield from polled.lines(buffered.read(len(head)))
+                yield from polled.lines(head)
             else:
                 yield from self._converted(buffered)
         except _StoppedError:
@@ -197,16 +201,31 @@ class _Polled(io.RawIOBase):
         self._stop = stop
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLIN)
+        self._head = b""  # looked at, but not read yet
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         """Waits for something. Raises _StoppedError if `stop` is set meanwhile."""
-        while (block := self._block()) is None:
+        block: bytes | None = self._head[: len(buffer)]
+        self._head = self._head[len(buffer) :]
+        while not block and (block := self._block()) is None:
             pass
         buffer[: len(block)] = block
         return len(block)
+
+    def head(self) -> bytes:
+        """As much of its beginning as tells the format, which a slow writer may send in pieces; it is read
+        again."""
+        while (
+            len(self._head) < _BLOCK
+            and b"\n" not in self._head.lstrip()
+            and not formats.is_binary(self._head)
+            and (block := self._block()) != b""
+        ):
+            self._head += block or b""
+        return self._head
 
     def lines(self, first: bytes) -> Iterator[bytes]:
         """The lines that begin with `first`; nothing while none comes. A line does not wait for others."""

@@ -67,3 +67,9 @@ def test_an_exported_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None
     finally:
         os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/exports", "zip://{}"])
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        write(Destination(url.format(tmp_path)), b"one")

@@ -1,9 +1,12 @@
 """Files that a hostile or an unlucky user sends: each ends in events or in one line that says what is wrong,
 with bounded memory."""
 
+import fcntl
 import gzip
 import io
 import os
+import sys
+import termios
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -21,6 +24,7 @@ from pydantic import Field
 
 from streamflow import Event, Stream, Timestamp
 from streamflow.errors import UsageError
+from streamflow_pytest.waiting import wait_until
 from streaming_workers.producer import csv_rows, formats, json_values, parquet_rows
 from streaming_workers.producer.source import open_source
 
@@ -98,7 +102,6 @@ NANOSECONDS = pa.array([1_000_001_999], pa.timestamp("ns", "UTC"))
         (pa.array(["a"]).dictionary_encode(), "a"),
         (pa.array([[{"a": 1, "b": [1.5]}]]), [{"a": 1, "b": [1.5]}]),
     ],
-    ids=str,
 )
 def test_values_of_parquet(read: Read, value: pa.Array, expected: object) -> None:
     [found] = events(read, table(more=value))
@@ -122,7 +125,6 @@ NO_UTF8 = pa.Array.from_buffers(
             "address and address.city exclude each other",
         ),
     ],
-    ids=str,
 )
 def test_parquet_that_no_event_can_be_made_of_is_named(
     read: Read, columns: dict[str, pa.Array], says: str
@@ -283,12 +285,51 @@ def test_small_documents_behind_a_large_one(read: Read) -> None:
     assert found == [large + b"\n", *[small + b"\n"] * 200_000]
 
 
-@pytest.mark.parametrize("data", [b'{"id":1}\n' * 10, gzip.compress(b'{"id":1}\n' * 10)])
-def test_skipping_stops_when_told(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_skipping_stops_when_told(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "events"
-    path.write_bytes(data)
+    path.write_bytes(compress(b'{"id":1}\n' * 10))
     stop = threading.Event()
     stop.set()
     with closing(open_source(str(path), THINGS)) as source:
         digest = source.skip(90, stop)
     assert digest.hexdigest() == sha256().hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ([b"[", b'{"id":', b"1}]"], [b'{"id":1}\n']),
+        ([b"\n ", b"{", b'\n"id":1}'], [b'{\n"id":1}\n']),
+        ([b"id,time", f"stamp\n1,{AT}\n".encode()], [b'{"id":1,"timestamp":"%s"}\n' % AT.encode()]),
+        ([b'{"id"', b':1}\n{"id":2}\n'], [b'{"id":1}\n', b'{"id":2}\n']),
+    ],
+)
+def test_the_format_of_a_pipe_whose_writer_is_slow(
+    pieces: list[bytes], expected: list[bytes]
+) -> None:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as file:
+            for piece in pieces:
+                file.write(piece)
+                wait_until(lambda: left_in(reading) == 0, 10)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with closing(open_source(f"/dev/fd/{reading}", THINGS)) as source:
+        found = [line for group in source.groups(NEVER, 100) for line in group]
+    writer.join()
+    os.close(reading)
+    assert found == expected
+
+
+def left_in(descriptor: int) -> int:
+    """Bytes in a pipe that nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(UsageError, match="/proc/self/mem cannot be read: Input/output error"):
+        open_source("/proc/self/mem", THINGS)
