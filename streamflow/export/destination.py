@@ -1,11 +1,15 @@
 """Where exports are kept: a folder, or any store that fsspec knows (https://filesystem-spec.readthedocs.io)."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, get_args
+from uuid import uuid4
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from streamflow import extras
 from streamflow.errors import UsageError
@@ -57,7 +61,7 @@ class Destination:
     def __init__(self, url: str) -> None:
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError) as error:
             raise UsageError(f"{url} cannot be written to: {error}") from error
 
     @contextmanager
@@ -67,17 +71,41 @@ class Destination:
         path = f"{self._root}/{name_of(table, day, kind)}"
         try:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            with self._files.transaction:
-                with self._files.open(path, "wb") as file:
-                    new = NewFile(path, file)
-                    yield new
-                # Before the file takes its place: one without it is no export.
+            with self._whole(path) as file:
+                new = NewFile(path, file)
+                yield new
+                file.flush()
+                # Before the file is replaced: one without it is no export. And not sooner: if writing fails,
+                # the earlier file keeps its own.
                 if new.beside is not None and self._files.exists(path + SIDECAR):
                     self._files.rm(path + SIDECAR)
             if new.beside is not None:
                 self._files.pipe(path + SIDECAR, new.beside)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        except NotImplementedError as error:
+            raise UsageError(
+                f"{path} cannot be written: {type(self._files).__name__} of fsspec only reads"
+            ) from error
+
+    @contextmanager
+    def _whole(self, path: str) -> Iterator[IO[bytes]]:
+        """A file that takes its place once all of it is written. In a folder it is written beside its place:
+        fsspec moves it there from the folder of temporary files, which may be a copy, and half a one.
+        """
+        if not isinstance(self._files, LocalFileSystem):
+            with self._files.transaction, self._files.open(path, "wb") as file:
+                yield file
+            return
+        part = Path(f"{path}.{uuid4().hex}.part")
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def exported(self, table: str) -> list[ExportedFile]:
         """The files of a table, by day."""

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -64,7 +65,7 @@ class Columns:
             UsageError: two have the same name, or one is part of another; one names no field; or a field is
                 missing that every event has.
         """
-        doubled = sorted({name for name in names if names.count(name) > 1})
+        doubled = sorted(name for name, count in Counter(names).items() if count > 1)
         if doubled:
             raise UsageError(f"column {doubled[0]} is there twice: rename one of them")
         unknown = [name for name in names if name not in self]

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Final
 
 from streamflow.errors import UsageError
@@ -10,13 +12,16 @@ from streaming_workers.producer.columns import Columns, cell, document
 
 _DELIMITERS: Final = ",;\t|"
 _LONGEST: Final = 16 * 1024 * 1024  # characters of a cell
+_LONGEST_LINE: Final = 64 * 1024 * 1024  # characters
+_LINE_END: Final = re.compile(r"[\r\n]")
 _BOM: Final = "\ufeff"
 
 
 def delimiter_of(head: bytes, columns: Columns) -> str | None:
     """What stands between the cells of a file that begins so: the one with which most names of its first
     line are names of fields. None if none is: it is no CSV of this stream."""
-    line = head.decode(errors="replace").removeprefix(_BOM).partition("\n")[0].rstrip("\r")
+    line = head.decode(errors="replace").removeprefix(_BOM)
+    line = _LINE_END.split(line, maxsplit=1)[0]
     found = {
         delimiter: sum(name in columns for name in _cells(line, delimiter))
         for delimiter in _DELIMITERS
@@ -42,7 +47,7 @@ def rows(file: IO[bytes], delimiter: str, columns: Columns) -> Iterator[bytes]:
     csv.field_size_limit(_LONGEST)
     # A byte order mark before a quoted name would make the quotation marks part of it.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
     number = 0
     try:
         named = columns.named([name.strip() for name in next(reader, [])])
@@ -66,3 +71,10 @@ def rows(file: IO[bytes], delimiter: str, columns: Columns) -> Iterator[bytes]:
         ) from error
     finally:
         text.detach()
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    for number, line in enumerate(iter(partial(text.readline, _LONGEST_LINE), ""), 1):
+        if len(line) == _LONGEST_LINE:
+            raise UsageError(f"line {number} is longer than {_LONGEST_LINE >> 20} MiB: is it CSV?")
+        yield line

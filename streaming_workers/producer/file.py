@@ -195,8 +195,11 @@ class FileRun:
         ):
             self._client = transactions.client
             start = transactions.begin(resume=resume)
-            done, size, digest = start.lines, start.bytes, self._skip(source, start)
+            done, size, digest = start.lines, start.bytes, self._skip(source, start, stop)
             sent.skipped_before = start.skipped
+            if stop.is_set():
+                sent.line = done
+                return sent
             for lines in source.groups(stop, _TRANSACTION_LINES if pace is None else 1):
                 with self._traces.send(self._stream.topic, len(lines)) as self._headers:
                     with clients.kafka_errors():
@@ -220,9 +223,9 @@ class FileRun:
         """What was sent so far, also by a run that an error has ended."""
         return self._sent
 
-    def _skip(self, source: Source, start: FileProgress) -> "hashlib._Hash":
-        digest = source.skip(start.bytes)
-        if start.bytes and digest.hexdigest() != start.digest:
+    def _skip(self, source: Source, start: FileProgress, stop: threading.Event) -> "hashlib._Hash":
+        digest = source.skip(start.bytes, stop)
+        if start.bytes and not stop.is_set() and digest.hexdigest() != start.digest:
             raise UsageError(
                 f"{self._path} has changed before {source.unit} {start.lines + 1} since it was sent: "
                 "send it without --resume to send it all again"

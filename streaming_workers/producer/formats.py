@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO, Any, Final, NamedTuple, cast
 
 from streamflow import extras
@@ -25,13 +26,14 @@ else:
 
 _Open = Callable[[Any], Any]
 _COMPRESSED: Final[dict[bytes, tuple[str, _Open]]] = {
-    b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
+    b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file, mode="rb")),
     b"\x28\xb5\x2f\xfd": ("zstd", zstd.ZstdFile),
+    b"\x50\x2a\x4d\x18": ("zstd", zstd.ZstdFile),  # what pzstd puts in front
     b"BZh": ("bzip2", bz2.BZ2File),
     b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
 _BROKEN: Final = (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError)
-_PARQUET: Final = b"PAR1"
+_PARQUET: Final = (b"PAR1", b"PARE")  # the latter is encrypted
 # What is not read, and what makes something readable of it.
 _FOREIGN: Final = (
     (b"PK\x03\x04", "a ZIP archive", "unzip -p FILE"),
@@ -44,7 +46,9 @@ _BOM: Final = "\ufeff".encode()
 _ARRAY: Final = re.compile(rb"\s*\[\s*[{\n]")
 _SPREAD: Final = re.compile(rb"\s*\{[ \t\r]*\n")
 _LONE_RETURNS: Final = re.compile(rb"\}[ \t]*\r[ \t]*\{")
+_DEEPEST: Final = 8  # some files hold themselves
 _HEAD: Final = 1 << 16  # bytes
+LONGEST_LINE: Final = 64 * 1024 * 1024  # bytes; no topic takes as much
 
 
 class Foreign(NamedTuple):
@@ -59,7 +63,7 @@ def foreign(head: bytes) -> Foreign | None:
     for signature, what, command in _FOREIGN:
         if head.startswith(signature):
             return Foreign(what, command)
-    if not head.startswith((_PARQUET, *_COMPRESSED)) and head.count(0) > len(head) // 4:
+    if not is_binary(head) and head.count(0) > len(head) // 4:
         # ASCII is the low byte of each character.
         order = "BE" if head.startswith(b"\x00") else "LE"
         return Foreign("UTF-16", f"iconv -f UTF-16{order} -t UTF-8 FILE")
@@ -68,27 +72,42 @@ def foreign(head: bytes) -> Foreign | None:
     return None
 
 
+def is_binary(head: bytes) -> bool:
+    """Whether a file that begins so is compressed, or Parquet."""
+    return head.startswith((*_PARQUET, *_COMPRESSED))
+
+
 def is_lines(head: bytes, stream: Stream) -> bool:
     """Whether a file that begins so has one JSON document a line: whatever is nothing else, since the
     contract says what is wrong with a line."""
     return _reader(head, stream) is None
 
 
-def lines(file: IO[bytes], stream: Stream) -> Iterator[bytes]:
+def lines(file: IO[bytes], stream: Stream, depth: int = 0) -> Iterator[bytes]:
     """The events of a file as lines of JSON, whatever its format.
+
+    Args:
+        depth: how many times it is compressed.
 
     Raises UsageError if it cannot be read: it is damaged, or does not fit the stream.
     """
     head = _peek(file)
-    reader = _reader(head, stream)
-    return iter(file) if reader is None else reader(file)
+    reader = _reader(head, stream, depth)
+    return plain_lines(file) if reader is None else reader(file)
 
 
-def _reader(head: bytes, stream: Stream) -> Callable[[IO[bytes]], Iterator[bytes]] | None:
+def plain_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file. One that is longer than `LONGEST_LINE` comes in pieces of that length."""
+    return iter(partial(file.readline, LONGEST_LINE), b"")
+
+
+def _reader(
+    head: bytes, stream: Stream, depth: int = 0
+) -> Callable[[IO[bytes]], Iterator[bytes]] | None:
     """What reads a file that begins so; None for lines of JSON."""
     for signature, (name, opened) in _COMPRESSED.items():
         if head.startswith(signature):
-            return lambda file: _decompressed(opened(file), name, stream)
+            return lambda file: _decompressed(opened(file), name, stream, depth + 1)
     if head.startswith(_PARQUET):
         return lambda file: _parquet(file, stream)
     text = head.removeprefix(_BOM)
@@ -102,14 +121,16 @@ def _reader(head: bytes, stream: Stream) -> Callable[[IO[bytes]], Iterator[bytes
     return None
 
 
-def _decompressed(file: Any, name: str, stream: Stream) -> Iterator[bytes]:
+def _decompressed(file: Any, name: str, stream: Stream, depth: int) -> Iterator[bytes]:
+    if depth > _DEEPEST:
+        raise UsageError(f"it is compressed more than {_DEEPEST} times: decompress it")
     try:
         head = _peek(file)
         if (found := foreign(head)) is not None:
             raise UsageError(
                 f"what is compressed with {name} is {found.what}: decompress and convert it"
             )
-        yield from lines(file, stream)
+        yield from lines(file, stream, depth)
     except _BROKEN as error:
         raise UsageError(
             f"it is compressed with {name}, and damaged or cut off: {error}"

@@ -26,14 +26,15 @@ def documents(file: IO[bytes]) -> Iterator[bytes]:
 class _Splitter:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._text = b""  # from the beginning of the document in hand
+        self._text = b""
+        self._start = 0  # in the text: where the document in hand begins
         self._at = 0  # in the text: up to where it is looked through
         self._number = 0
 
     def documents(self) -> Iterator[bytes]:
-        while not self._text.lstrip() and self._read():
+        while not self._rest() and self._read():
             self._text = self._text.removeprefix(b"\xef\xbb\xbf")
-        if self._text.lstrip().startswith(b"["):
+        if self._rest().startswith(b"["):
             yield from self._elements()
         else:
             yield from self._sequence()
@@ -52,9 +53,9 @@ class _Splitter:
                     break
         else:
             raise UsageError(f"the array has no end: it is cut off in element {self._number + 1}")
-        while not self._text.strip() and self._read():
+        while not self._rest() and self._read():
             pass
-        if self._text.strip():
+        if self._rest():
             raise UsageError(f"something follows the array, behind element {self._number}")
 
     def _element(self, *, is_last: bool) -> Iterator[bytes]:
@@ -78,8 +79,8 @@ class _Splitter:
                     depth = 0
                     self._number += 1
                     yield self._cut(self._at).strip() + b"\n"
-        if self._text.strip():
-            yield self._text.strip() + b"\n"
+        if rest := self._rest():
+            yield rest + b"\n"
 
     def _token(self) -> bytes | None:
         """The next one that is no string; None at the end of the file."""
@@ -97,16 +98,25 @@ class _Splitter:
                 return None
 
     def _read(self) -> bool:
-        if len(self._text) > _LARGEST:
+        left = len(self._text) - self._start
+        if left > _LARGEST:
             raise UsageError(
                 f"document {self._number + 1} is larger than {_LARGEST >> 20} MiB: is a bracket or a "
                 "quotation mark missing?"
             )
-        block = self._file.read(_BLOCK)
-        self._text += block
+        # As much as is there already: a large document is not looked through again for each block.
+        block = self._file.read(max(_BLOCK, left))
+        self._text = self._text[self._start :] + block
+        self._at -= self._start
+        self._start = 0
         return bool(block)
+
+    def _rest(self) -> bytes:
+        """The text that is not cut off yet, without blanks around it."""
+        return self._text[self._start :].strip()
 
     def _cut(self, end: int) -> bytes:
         """The text up to there, which is done."""
-        done, self._text, self._at = self._text[:end], self._text[end:], 0
+        done = self._text[self._start : end]
+        self._start = self._at = end
         return done

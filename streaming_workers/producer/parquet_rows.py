@@ -15,6 +15,7 @@ from streaming_workers.producer.columns import Column, Columns
 
 _ROWS: Final = 1_000  # made at a time
 _MICROSECONDS: Final = "us"
+_BUFFER: Final = 1 << 20  # bytes of a column, read at a time
 
 
 def rows(file: IO[bytes], columns: Columns) -> Iterator[bytes]:
@@ -26,16 +27,30 @@ def rows(file: IO[bytes], columns: Columns) -> Iterator[bytes]:
     Raises UsageError if it is no Parquet, or its columns do not fit the stream.
     """
     try:
-        table = parquet.ParquetFile(file)
+        # Buffered, or a whole row group is in memory.
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER)
         named = columns.named(table.schema_arrow.names)
         encode = msgspec.json.Encoder(decimal_format="number").encode
-        for read in table.iter_batches(_ROWS):
-            batch = _without_nanoseconds(read)
-            kinds = [field.type for field in batch.schema]
-            for row in batch.to_pylist():
-                yield encode(_document(row, named, kinds)) + b"\n"
+        for batch in table.iter_batches(_ROWS):
+            yield from (encode(each) + b"\n" for each in _documents(batch, named))
     except (pa.ArrowException, OSError, EOFError) as error:
         raise UsageError(f"it is no readable Parquet file: {error}") from error
+
+
+def _documents(batch: pa.RecordBatch, named: list[Column]) -> Iterator[dict[str, Any]]:
+    """Raises UsageError if Python has no such value: a year beyond 9999, text that is no UTF-8."""
+    batch = _without_nanoseconds(batch)
+    kinds = [field.type for field in batch.schema]
+    try:
+        made = [_document(row, named, kinds) for row in batch.to_pylist()]
+    except (ValueError, OverflowError, KeyError) as error:
+        if batch.num_rows == 1:
+            raise UsageError(f"the next row has a value that cannot be sent: {error}") from error
+        # What comes before that row is sent.
+        for number in range(batch.num_rows):
+            yield from _documents(batch.slice(number, 1), named)
+    else:
+        yield from made
 
 
 def _document(row: dict[str, Any], named: list[Column], kinds: list[pa.DataType]) -> dict[str, Any]:
@@ -62,14 +77,16 @@ def _fitted(value: Any, field: FieldKind, kind: pa.DataType) -> Any:
 def _as_json(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
+    if not isinstance(value, dict | list):
+        return value
+    while pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
     if isinstance(value, dict):
         kinds = {field.name: field.type for field in kind}
         return {n: _as_json(each, kinds[n]) for n, each in value.items() if each is not None}
-    if isinstance(value, list):
-        if pa.types.is_map(kind):
-            return {str(key): _as_json(each, kind.item_type) for key, each in value}
-        return [_as_json(each, kind.value_type) for each in value]
-    return value
+    if pa.types.is_map(kind):
+        return {str(key): _as_json(each, kind.item_type) for key, each in value}
+    return [_as_json(each, kind.value_type) for each in value]
 
 
 def _without_nanoseconds(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -19,6 +19,7 @@ from streaming_workers.producer import formats
 _BLOCK: Final = 1 << 16  # bytes
 _TURN: Final = 0.2  # seconds in which a signal is answered
 _GROUP_SECONDS: Final = 1.0  # a line waits no longer for others
+_GROUP_BYTES: Final = 64 * 1024 * 1024
 
 
 def open_source(name: str, stream: Stream, *, complete: bool = False) -> "Source":
@@ -71,28 +72,31 @@ class Source:
         self._lines: Iterator[bytes] | None = None
         self._damage: UsageError | None = None
         if resumable:
-            head = os.pread(descriptor, _BLOCK, 0)
             try:
-                self._look_at(head)
+                self._look_at(os.pread(descriptor, _BLOCK, 0))
             except UsageError:
                 self.close()
                 raise
+            except OSError as error:
+                self.close()
+                raise UsageError(f"{path} cannot be read: {error.strerror}") from error
             if self.unit == "line":
                 self.size = os.fstat(descriptor).st_size
 
     def close(self) -> None:
         self._file.close()
 
-    def skip(self, size: int) -> "hashlib._Hash":
-        """Passes over so many bytes of lines, as far as there are any; returns their SHA-256."""
+    def skip(self, size: int, stop: threading.Event) -> "hashlib._Hash":
+        """Passes over so many bytes of lines, as far as there are any and `stop` is not set; returns their
+        SHA-256."""
         digest = hashlib.sha256()
         if self.unit == "line":
-            while size > 0 and (piece := self._file.read(min(size, 1 << 20))):
+            while size > 0 and not stop.is_set() and (piece := self._file.read(min(size, 1 << 20))):
                 digest.update(piece)
                 size -= len(piece)
             return digest
-        lines = self._opened(threading.Event())
-        while size > 0 and (line := next(lines, b"")):
+        lines = self._opened(stop)
+        while size > 0 and not stop.is_set() and (line := next(lines, b"")):
             digest.update(line)
             size -= len(line)
         return digest
@@ -100,17 +104,26 @@ class Source:
     def groups(self, stop: threading.Event, most: int) -> Iterator[list[bytes]]:
         """The lines with their ends, in groups of at most `most` and of about a second."""
         lines: list[bytes] = []
-        began = time.monotonic()
+        began, size = time.monotonic(), 0
         for line in self._until_damaged(stop):
+            if line[-1:] != b"\n" and len(line) >= formats.LONGEST_LINE:
+                longest = formats.LONGEST_LINE >> 20
+                self._damage = UsageError(f"a line of {self._name} is longer than {longest} MiB")
+                break
             if line[-1:] == b"\n" or (line and self._complete):
                 lines.append(line)
+                size += len(line)
             elif line:
                 self.waiting = True
                 break
-            if len(lines) >= most or time.monotonic() - began > _GROUP_SECONDS:
+            if (
+                len(lines) >= most
+                or size >= _GROUP_BYTES
+                or time.monotonic() - began > _GROUP_SECONDS
+            ):
                 if lines:
                     yield lines
-                lines, began = [], time.monotonic()
+                lines, began, size = [], time.monotonic(), 0
             if stop.is_set():
                 break
         if lines:
@@ -124,6 +137,8 @@ class Source:
             yield from self._opened(stop)
         except UsageError as error:
             self._damage = error
+        except OSError as error:
+            self._damage = UsageError(f"{self._name} cannot be read: {error.strerror or error}")
 
     def _opened(self, stop: threading.Event) -> Iterator[bytes]:
         if self._lines is None:
@@ -131,7 +146,9 @@ class Source:
         return self._lines
 
     def _read(self) -> Iterator[bytes]:
-        return iter(self._file) if self.unit == "line" else self._converted(self._file)
+        if self.unit == "line":
+            return formats.plain_lines(self._file)
+        return self._converted(self._file)
 
     def _read_stream(self, stop: threading.Event) -> Iterator[bytes]:
         """The lines of a stream until it ends or `stop` is set; nothing while none comes."""
@@ -191,7 +208,11 @@ class _Polled(io.RawIOBase):
     def peek(self) -> bytes:
         """The beginning, which `readinto` hands out again: the first line, which a writer may send in pieces,
         as far as a format is recognised by it. Raises as `readinto` does."""
-        while b"\n" not in self._peeked and len(self._peeked) < _BLOCK:
+        while (
+            b"\n" not in self._peeked.lstrip()
+            and len(self._peeked) < _BLOCK
+            and not formats.is_binary(self._peeked)
+        ):
             block = self._wait(_BLOCK)
             self._peeked += block
             if not block:
@@ -213,7 +234,7 @@ class _Polled(io.RawIOBase):
 
     def lines(self, first: bytes) -> Iterator[bytes]:
         """The lines that begin with `first`; nothing while none comes. A line does not wait for others."""
-        pieces = list[bytes]()
+        pieces, size = list[bytes](), 0
         block: bytes | None = first
         while block != b"":
             if block is None:
@@ -223,8 +244,12 @@ class _Polled(io.RawIOBase):
                 if newline:
                     pieces.append(whole)
                     yield from (line + newline for line in b"".join(pieces).split(newline))
-                    pieces = []
+                    pieces, size = [], 0
                 pieces.append(rest)
+                size += len(rest)
+                if size >= formats.LONGEST_LINE:
+                    yield b"".join(pieces)
+                    pieces, size = [], 0
             block = self._block()
         yield b"".join(pieces)
 
