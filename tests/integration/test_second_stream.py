@@ -63,6 +63,7 @@ def own_module(folder: Path, streams: str, more: str = "") -> dict[str, str]:
     return {"STREAMFLOW_STREAMS": streams, "PYTHONPATH": ":".join([str(folder), *sys.path])}
 
 
+@pytest.mark.chaos  # a minute; the test of the tutorial does as much
 def test_the_tutorial_s_stream_is_loaded_counted_and_audited(
     stack_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
