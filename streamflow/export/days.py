@@ -68,7 +68,7 @@ def export_day(
         covered = encoded.write(
             new.file,
             ([row[:width] for row in chunk] for chunk in rows(connection, columns, day)),
-            _covered(connection, settings, stream, day),
+            _covered(connection, settings, stream, columns, day),
         )
         if kind != "parquet":
             new.beside = covered.model_dump_json().encode()
@@ -96,7 +96,9 @@ def rows(connection: Connection, columns: Columns, day: date) -> Iterator[list[R
             yield chunk
 
 
-def _covered(connection: Connection, settings: Settings, stream: Stream, day: date) -> Covered:
+def _covered(
+    connection: Connection, settings: Settings, stream: Stream, columns: Columns, day: date
+) -> Covered:
     [(now,)] = connection.execute("SELECT now()")
     loaded = positions.loaded(connection, settings.group("loader"))
     return Covered(
@@ -110,5 +112,5 @@ def _covered(connection: Connection, settings: Settings, stream: Stream, day: da
             for (topic, number), each in loaded.items()
             if topic == stream.topic
         },
-        columns={column.name: column.type for column in Columns(stream).all},
+        columns={column.name: column.type for column in columns.all},
     )

@@ -1,7 +1,7 @@
 """Whether exported files and the table agree, row by row."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from hashlib import file_digest
 from typing import Any, Final, NamedTuple
@@ -110,29 +110,20 @@ def prove(settings: Settings, streams: Sequence[Stream], url: str) -> ExportProo
     exported: dict[str, set[date]] = {}
     for stream, file in found:
         exported.setdefault(stream.event_table, set()).add(file.day)
+    missing: dict[str, list[date]] = {}
+    outside: dict[str, list[date]] = {}
     with session(settings, "audit-export") as connection:
         files = tuple(_prove(connection, stream, destination, file) for stream, file in found)
-        left = {
-            stream.event_table: [
-                day
-                for day in days(connection, stream, None, None)
-                if day not in exported[stream.event_table]
-            ]
-            for stream in streams
-            if stream.event_table in exported
-        }
-    return ExportProof(
-        files,
-        _chosen(left, lambda table, day: min(exported[table]) < day < max(exported[table])),
-        _chosen(left, lambda table, day: not min(exported[table]) < day < max(exported[table])),
-    )
-
-
-def _chosen(
-    left: Mapping[str, Sequence[date]], wanted: Callable[[str, date], bool]
-) -> dict[str, list[date]]:
-    chosen = {table: [day for day in each if wanted(table, day)] for table, each in left.items()}
-    return {table: each for table, each in chosen.items() if each}
+        for stream in streams:
+            of_table = exported.get(stream.event_table)
+            if not of_table:
+                continue
+            for day in days(connection, stream, None, None):
+                if day not in of_table:
+                    is_between = min(of_table) < day < max(of_table)
+                    chosen = missing if is_between else outside
+                    chosen.setdefault(stream.event_table, []).append(day)
+    return ExportProof(files, missing, outside)
 
 
 def _as_texts(found: Mapping[str, Sequence[date]]) -> dict[str, list[str]]:

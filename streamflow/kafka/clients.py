@@ -231,6 +231,15 @@ def admin(settings: Settings) -> AdminClient:
     return AdminClient(common_config(settings))
 
 
+def probe(settings: Settings, client: AdminClient) -> tuple[bool, str]:
+    """Whether the broker answers within two seconds, for ``/ready``; and why not."""
+    try:
+        client.list_topics(timeout=2)
+    except KafkaException:
+        return (False, f"Kafka at {settings.bootstrap} does not answer")
+    return (True, "ready")
+
+
 # A partition or a group refuses requests for a moment while its leader changes, and a broker may learn
 # of a new topic a little later than the one that created it.
 retry_while_unavailable = tenacity.retry(

@@ -63,7 +63,7 @@ class Feed:
         self._committed_at = float("-inf")
         self._looking_back: set[Partition] = set()
         self._missing: list[str] = []
-        self._broker = CachedProbe(self._probe_broker)
+        self._broker = CachedProbe(lambda: clients.probe(settings, self._admin))
 
     def run(self) -> None:
         """Reads until `stop`. Raises ConfigurationError for what only a user can fix."""
@@ -100,13 +100,6 @@ class Feed:
         if self._looking_back:
             return (False, "reading the last records")
         return self._broker()
-
-    def _probe_broker(self) -> tuple[bool, str]:
-        try:
-            self._admin.list_topics(timeout=2)
-        except KafkaException:
-            return (False, f"Kafka at {self._settings.bootstrap} does not answer")
-        return (True, "ready")
 
     def _run_session(self) -> None:
         SESSIONS.inc()

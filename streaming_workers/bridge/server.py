@@ -2,19 +2,16 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamflow.monitoring import HealthServer, configure_logging
 from streamflow.origins import Hosts, RequestGuard, known_host
@@ -25,12 +22,17 @@ from streamflow.settings.environment import is_loopback
 from streamflow.web_limits import LimitedHttp, LimitedWebSocket
 from streaming_workers.bridge.bridge import LONGEST_REQUEST, Bridge
 from streaming_workers.bridge.feed import Feed
-from streaming_workers.runtime.process import PATIENCE, end_after, freeze_gc
-from streaming_workers.runtime.web import WebServer, listen
+from streaming_workers.runtime.process import freeze_gc
+from streaming_workers.runtime.web import Answer, WebServer, listen, metrics, probed
 
 log = structlog.get_logger()
 
 _GOODBYE = 3  # seconds for clients to close their connections
+_NO_PAGE: Final[Answer] = (
+    404,
+    [("content-type", "text/plain; charset=utf-8")],
+    b"Socket.IO is at /socket.io; try /health, /ready or /metrics\n",
+)
 
 
 def _limited(settings: Settings) -> type[LimitedHttp]:
@@ -82,7 +84,6 @@ class BridgeServer:
             settings.bridge_history,
             self._deliver,
         )
-        self._failure: BaseException | None = None
         self._server = WebServer(web_config(settings, bridge, self._answer))
 
     def run(self, health_port: int = 0) -> None:
@@ -98,33 +99,14 @@ class BridgeServer:
             log.info("worker started", port=self._settings.bridge, health_port=health.port)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve(listener))
-        if self._failure is not None:
-            raise self._failure
+        if self._server.failure is not None:
+            raise self._server.failure
         log.info("worker stopped")
 
     async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal)
-        thread = threading.Thread(target=self._run_feed, name="feed", daemon=True)
-        thread.start()
-        await self._server.serve(sockets=[listener])
-        self._feed.stop()
-        await asyncio.to_thread(thread.join)
+        await self._server.serve_beside(listener, "feed", self._feed.run, self._feed.stop)
         await self._bridge.server.shutdown()
-
-    def _on_signal(self) -> None:
-        self._server.should_exit = True
-        # Ending hard loses nothing here; hanging on a broker that is gone is worse (G10).
-        end_after(PATIENCE)
-
-    def _run_feed(self) -> None:
-        try:
-            self._feed.run()
-        except BaseException as error:  # noqa: BLE001 (raised again by `run`, in the main thread)
-            self._failure = error
-        finally:
-            self._loop.call_soon_threadsafe(partial(setattr, self._server, "should_exit", True))
 
     def _deliver(self, recalled: Sequence[Record], live: Sequence[Record]) -> None:
         """Called by the feed's thread; returns when the event loop has taken the records."""
@@ -137,20 +119,18 @@ class BridgeServer:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        probes = {"/health": self._feed.health, "/ready": self._feed.ready}
-        kind = "text/plain; charset=utf-8"
-        if scope["path"] == "/metrics":
-            # Asks for readiness, too.
-            body = await asyncio.to_thread(generate_latest)
-            status, kind = 200, CONTENT_TYPE_LATEST
-        elif scope["path"] in probes:
-            # Asks the broker, which may take its time.
-            good, why = await asyncio.to_thread(probes[scope["path"]])
-            status, body = (200 if good else 503), f"{why}\n".encode()
-        else:
-            status, body = 404, b"Socket.IO is at /socket.io; try /health, /ready or /metrics\n"
-        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        pages: dict[str, Callable[[], Answer]] = {
+            "/health": partial(probed, self._feed.health),
+            "/ready": partial(probed, self._feed.ready),
+            "/metrics": metrics,
+        }
+        path = scope["path"]
+        # Some ask the broker, which may take its time.
+        answer = await asyncio.to_thread(pages[path]) if path in pages else _NO_PAGE
+        status, headers, body = answer
+        raw = [(name.encode(), value.encode()) for name, value in headers]
+        raw.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
 
 

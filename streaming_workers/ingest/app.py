@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -23,13 +23,13 @@ from streaming_workers.ingest.submissions import (
     Submissions,
     fingerprint_of,
 )
+from streaming_workers.runtime.web import Answer
 
 _STREAMS: Final = "/v1/streams/"
 _JSON: Final = ("content-type", "application/json")
 _LARGE: Final = 65_536  # bytes of a body that is looked at in another thread
 _RETRY_SECONDS: Final = 1
 
-Answer = tuple[int, Sequence[tuple[str, str]], bytes]
 # Answers a GET; whether the token is needed.
 Page = tuple[Callable[[], Answer], bool]
 

@@ -3,34 +3,30 @@
 import asyncio
 import contextlib
 import secrets
-import signal
 import socket
-import threading
 from functools import partial
 
 import structlog
 import uvicorn
 import uvloop
-from confluent_kafka import KafkaException
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamflow.calls import CALLS
 from streamflow.errors import ConfigurationError
 from streamflow.kafka import clients
-from streamflow.monitoring import CachedProbe, HealthServer, Probe, configure_logging
+from streamflow.monitoring import CachedProbe, HealthServer, configure_logging
 from streamflow.origins import Hosts, OriginGuard
 from streamflow.registry import Streams, load_streams, log_failed
 from streamflow.settings import IngestSettings
 from streamflow.settings.environment import is_loopback
 from streamflow.web_limits import LimitedHttp
-from streaming_workers.ingest.app import Answer, IngestApp, Page
+from streaming_workers.ingest.app import IngestApp, Page
 from streaming_workers.ingest.committer import Committer
 from streaming_workers.ingest.intake import Intake, takes
 from streaming_workers.ingest.pages import openapi, page
 from streaming_workers.ingest.submissions import Submissions
 from streaming_workers.reporting import Reporter, producer_asset, topic_asset
-from streaming_workers.runtime.process import PATIENCE, end_after, freeze_gc
-from streaming_workers.runtime.web import WebServer, listen
+from streaming_workers.runtime.process import freeze_gc
+from streaming_workers.runtime.web import Answer, WebServer, listen, metrics, probed
 
 log = structlog.get_logger()
 
@@ -54,9 +50,7 @@ class IngestServer:
             )
         smallest = min(stream.topics.max_record_bytes for stream in self._taken)
         self._committer = Committer(settings, instance, self._submissions, self._report, smallest)
-        self._broker = CachedProbe(self._probe_broker)
-        self._admin = clients.admin(settings)
-        self._failure: BaseException | None = None
+        self._broker = CachedProbe(partial(clients.probe, settings, clients.admin(settings)))
         self._server = WebServer(_web_config(settings, self._app(streams)))
 
     def _app(self, streams: Streams) -> IngestApp:
@@ -70,9 +64,9 @@ class IngestServer:
         pages: dict[str, Page] = {
             "/openapi.json": _constant("application/json", openapi(taken, has_token=has_token)),
             "/docs": _constant(html, page(taken, has_token=has_token)),
-            "/health": (partial(_probed, self._committer.health), False),
-            "/ready": (partial(_probed, self.ready), False),
-            "/metrics": (_metrics, False),
+            "/health": (partial(probed, self._committer.health), False),
+            "/ready": (partial(probed, self.ready), False),
+            "/metrics": (metrics, False),
         }
         return IngestApp(self._settings, intakes, others, self._submissions, pages)
 
@@ -86,13 +80,6 @@ class IngestServer:
         if not turns or self._committer.trouble:
             return (False, self._committer.trouble or why)
         return self._broker()
-
-    def _probe_broker(self) -> tuple[bool, str]:
-        try:
-            self._admin.list_topics(timeout=2)
-        except KafkaException:
-            return (False, f"Kafka at {self._settings.bootstrap} does not answer")
-        return (True, "ready")
 
     def run(self, health_port: int) -> None:
         """Runs until SIGTERM or SIGINT. Raises ConfigurationError for what only a user can fix."""
@@ -108,40 +95,20 @@ class IngestServer:
             log.info("worker started", port=settings.ingest, health_port=health.port)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve(listener))
-        if self._failure is not None:
-            raise self._failure
+        if self._server.failure is not None:
+            raise self._server.failure
         log.info("worker stopped")
 
     async def _serve(self, listener: socket.socket) -> None:
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_signal)
         self._turn()
-        thread = threading.Thread(target=self._store, name="committer", daemon=True)
-        thread.start()
-        # Returns when what is in hand is answered.
-        await self._server.serve(sockets=[listener])
-        self._committer.stop()
-        await asyncio.to_thread(thread.join)
+        committer = self._committer
+        await self._server.serve_beside(listener, "committer", committer.run, committer.stop)
         CALLS.ended()
 
     def _turn(self) -> None:
         """Tells the watchdog that the event loop turns."""
         CALLS.turned()
-        self._loop.call_later(_TURN, self._turn)
-
-    def _on_signal(self) -> None:
-        self._server.should_exit = True
-        # What is not answered may be stored, and a retry with its key finds it out.
-        end_after(PATIENCE)
-
-    def _store(self) -> None:
-        try:
-            self._committer.run()
-        except BaseException as error:  # noqa: BLE001 (raised again by `run`, in the main thread)
-            self._failure = error
-        finally:
-            self._loop.call_soon_threadsafe(partial(setattr, self._server, "should_exit", True))
+        asyncio.get_running_loop().call_later(_TURN, self._turn)
 
 
 def run_ingest(settings: IngestSettings, *, instance: str | None, health_port: int) -> None:
@@ -192,13 +159,3 @@ def _why_not(is_managed: bool) -> str:
 def _constant(kind: str, body: bytes) -> Page:
     answer: Answer = (200, [("content-type", kind)], body)
     return (lambda: answer, True)
-
-
-def _probed(probe: Probe) -> Answer:
-    good, why = probe()
-    kind = [("content-type", "text/plain; charset=utf-8")]
-    return (200 if good else 503), kind, f"{why}\n".encode()
-
-
-def _metrics() -> Answer:
-    return 200, [("content-type", CONTENT_TYPE_LATEST)], generate_latest()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 
 import structlog
-from confluent_kafka import KafkaException
 
 from streamflow import monitoring
 from streamflow.calls import call
@@ -127,11 +126,11 @@ class Worker:
         return self._dependencies() if self._joined else (False, self._trouble)
 
     def _probe_dependencies(self) -> tuple[bool, str]:
+        answers, why = clients.probe(self._settings, self._admin)
+        if not answers:
+            return (False, why)
         try:
-            self._admin.list_topics(timeout=2)
             self._ping()
-        except KafkaException:
-            return (False, f"Kafka at {self._settings.bootstrap} does not answer")
         except StreamFlowError as error:
             return (False, str(error))
         return (True, "ready")
